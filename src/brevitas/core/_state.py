@@ -1,0 +1,55 @@
+"""Checkpoint rules shared by parts with learned values. Layer: core (L3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from brevitas import config
+
+__all__ = ["LearnedValueModule"]
+
+
+class LearnedValueModule(nn.Module):
+    """A module whose learned values may be absent from a checkpoint or from its own state.
+
+    A key in ``optional_keys`` that a checkpoint lacks is reported missing, unless
+    ``config.IGNORE_MISSING_KEYS`` is set. While ``has_learned_value`` is False the state dict
+    leaves the keys out, so that loading it cannot overwrite statistics with a placeholder.
+    """
+
+    optional_keys: tuple[str, ...] = ("value",)
+
+    @property
+    def has_learned_value(self) -> bool:
+        """True once the values in ``optional_keys`` hold something worth saving."""
+        return True
+
+    def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
+        """Called after a checkpoint that has every optional key was loaded."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not self.has_learned_value:
+            for name in self.optional_keys:
+                destination.pop(prefix + name, None)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        keys = [prefix + name for name in self.optional_keys]
+        if all(key in state_dict for key in keys):
+            self.on_learned_value_loaded(local_metadata)
+        if config.IGNORE_MISSING_KEYS:
+            missing_keys[:] = [key for key in missing_keys if key not in keys]

@@ -1,0 +1,102 @@
+"""Derives how an integer quantizer executes: fused, or module by module. Layer: core (L3).
+
+The plan is a pure function of the parts as they are now. It is derived at every call, so that a part
+that was replaced, hooked, parametrized or given another ``forward`` takes effect at once.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from brevitas.core.function_wrapper.clamp import TensorClamp
+from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.function_wrapper.ops_ste import (
+    CeilSte,
+    DPURoundSte,
+    FloorSte,
+    RoundSte,
+    RoundToZeroSte,
+    TensorClampSte,
+)
+from brevitas.core.quant.delay import DelayWrapper
+from brevitas.ops.fake_quant import FakeQuantPlan
+
+__all__ = ["fake_quant_plan", "is_plain", "rounding_mode_of"]
+
+_ROUNDING: dict[type[nn.Module], str] = {
+    RoundSte: "ROUND",
+    CeilSte: "CEIL",
+    FloorSte: "FLOOR",
+    RoundToZeroSte: "ROUND_TO_ZERO",
+    DPURoundSte: "DPU",
+}
+_CLAMP_PASSES_GRADIENT: dict[type[nn.Module], bool] = {TensorClamp: False, TensorClampSte: True}
+_PLANS: dict[tuple[type, type], FakeQuantPlan] = {
+    (rounding_type, clamp_type): FakeQuantPlan(rounding, passes)
+    for rounding_type, rounding in _ROUNDING.items()
+    for clamp_type, passes in _CLAMP_PASSES_GRADIENT.items()
+}
+
+
+def rounding_mode_of(float_to_int_impl: nn.Module) -> str:
+    """Name of a rounding part as the QONNX specification spells it, else its class name.
+
+    Example:
+        >>> rounding_mode_of(FloorSte())
+        'FLOOR'
+    """
+    return _ROUNDING.get(type(float_to_int_impl), type(float_to_int_impl).__name__)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """True when calling ``module`` does nothing but its class's ``forward``: no hook, no override.
+
+    Example:
+        >>> is_plain(nn.ReLU())
+        True
+    """
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _has_global_hooks() -> bool:
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+
+
+def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
+    """Return the fused plan of an ``IntQuant``, or None where it runs module by module.
+
+    Fused when rounding, clamp, delay and input view are ours by exact type (a subclass or a
+    parametrized part is not) and none of them carries a hook.
+
+    Args:
+        int_quant: a module with the parts of ``brevitas.core.quant.IntQuant``.
+
+    Example:
+        >>> from brevitas.core.quant.int_base import IntQuant
+        >>> fake_quant_plan(IntQuant(narrow_range=False, signed=True)).rounding
+        'ROUND'
+    """
+    parts = int_quant._modules
+    rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
+    delay, view = parts["delay_wrapper"], parts["input_view_impl"]
+    plan = _PLANS.get((type(rounding), type(clamp)))
+    if plan is None or type(delay) is not DelayWrapper or delay.is_active:
+        return None
+    if type(view) is not Identity or _has_global_hooks():
+        return None
+    delay_impl = delay.delay_impl
+    if all(is_plain(part) for part in (rounding, clamp, delay, delay_impl, view)):
+        return plan
+    return None

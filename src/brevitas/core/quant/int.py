@@ -1,0 +1,159 @@
+"""Integer quantizers that find their own scale, zero point and bit width. Layer: core (L3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.quant._plan import fake_quant_plan, is_plain
+from brevitas.core.quant.int_base import IntQuant
+from brevitas.core.utils import StatelessBuffer
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.function.ops import max_int, min_int
+from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
+
+__all__ = [
+    "PrescaledRestrictIntQuant",
+    "PrescaledRestrictIntQuantWithInputBitWidth",
+    "RescalingIntQuant",
+]
+
+QuantOutput = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
+    if type(int_quant) is IntQuant and is_plain(int_quant):
+        return fake_quant_plan(int_quant)
+    return None
+
+
+def _bounds(
+    int_quant: IntQuant, bit_width_impl: nn.Module, bit_width: Tensor
+) -> tuple[Bound, Bound]:
+    """Integer limits: plain numbers where the bit width is a constant, tensors where it is learned."""
+    if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
+        return _constant_bounds(int_quant.signed, int_quant.narrow_range, bit_width_impl.number)
+    return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
+
+
+def _constant_bounds(signed: bool, narrow_range: bool, bit_width: int) -> tuple[float, float]:
+    return min_int(signed, narrow_range, bit_width), max_int(signed, narrow_range, bit_width)
+
+
+class RescalingIntQuant(nn.Module):
+    """Integer quantizer whose parts give scale, zero point and bit width at each call.
+
+    ``scale = scaling_impl(x, int_scaling_impl(bit_width))``, then
+    ``y = (clamp(round(x / scale + zero_point)) - zero_point) * scale``.
+
+    The parts declare; a plan derived from them executes one fused operation. A part that is
+    not ours by exact type, or carries a hook, makes the quantizer run module by module, with
+    equal values.
+
+    Args:
+        int_quant: rounds and clamps, see ``IntQuant``.
+        scaling_impl: ``(x, threshold) -> scale``.
+        int_scaling_impl: ``bit_width -> threshold``, the integer that the scale's statistic maps to.
+        zero_point_impl: ``(x, scale, bit_width) -> zero point``.
+        bit_width_impl: ``() -> bit width``.
+
+    Example:
+        >>> from brevitas.core.scaling import ConstScaling, IntScaling
+        >>> tensor_quant = RescalingIntQuant(
+        ...     int_quant=IntQuant(narrow_range=False, signed=True),
+        ...     scaling_impl=ConstScaling(1.0),
+        ...     int_scaling_impl=IntScaling(signed=True, narrow_range=False),
+        ...     zero_point_impl=ZeroZeroPoint(),
+        ...     bit_width_impl=BitWidthConst(3))
+        >>> value, scale, zero_point, bit_width = tensor_quant(torch.tensor([0.6, -9.0]))
+        >>> value, scale
+        (tensor([ 0.5000, -1.0000]), tensor(0.2500))
+    """
+
+    def __init__(
+        self,
+        int_quant: nn.Module,
+        scaling_impl: nn.Module,
+        int_scaling_impl: nn.Module,
+        zero_point_impl: nn.Module,
+        bit_width_impl: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.int_quant = int_quant
+        self.scaling_impl = scaling_impl
+        self.int_scaling_impl = int_scaling_impl
+        self.zero_point_impl = zero_point_impl
+        # The attribute's name is a checkpoint key and older than the part's.
+        self.msb_clamp_bit_width_impl = bit_width_impl
+
+    def forward(self, x: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
+        parts = self._modules
+        int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
+        zero_point_impl = parts["zero_point_impl"]
+        bit_width = bit_width_impl()
+        scale = parts["scaling_impl"](x, parts["int_scaling_impl"](bit_width))
+        zero_point = zero_point_impl(x, scale, bit_width)
+        plan = _plan_of(int_quant)
+        if plan is None:
+            return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
+        lower, upper = _bounds(int_quant, bit_width_impl, bit_width)
+        is_zero = type(zero_point_impl) is ZeroZeroPoint and is_plain(zero_point_impl)
+        shift = None if is_zero else zero_point
+        return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
+
+
+class PrescaledRestrictIntQuant(nn.Module):
+    """Integer quantizer for a given scale, without zero point: the bias of a quantized layer.
+
+    ``y = clamp(round(x / scale)) * scale`` with ``scale = input scale * weight scale``.
+
+    Args:
+        int_quant: rounds and clamps, see ``IntQuant``.
+        bit_width_impl: ``() -> bit width``.
+
+    Example:
+        >>> bias_quant = PrescaledRestrictIntQuant(IntQuant(False, True), BitWidthConst(16))
+        >>> bias_quant(torch.tensor([0.26]), torch.tensor(0.1))[0]
+        tensor([0.3000])
+    """
+
+    def __init__(self, int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
+        super().__init__()
+        self.int_quant = int_quant
+        self.msb_clamp_bit_width_impl = bit_width_impl
+        self.zero_point = StatelessBuffer(torch.tensor(0.0))
+
+    def _quantize(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> QuantOutput:
+        zero_point = self.zero_point()
+        int_quant = self.int_quant
+        plan = _plan_of(int_quant)
+        if plan is None:
+            return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
+        lower, upper = _bounds(int_quant, self.msb_clamp_bit_width_impl, bit_width)
+        return fake_quant(x, scale, None, lower, upper, plan), scale, zero_point, bit_width
+
+    def forward(self, x: Tensor, scale: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x`` at the given ``scale``."""
+        return self._quantize(x, scale, self.msb_clamp_bit_width_impl())
+
+
+class PrescaledRestrictIntQuantWithInputBitWidth(PrescaledRestrictIntQuant):
+    """As ``PrescaledRestrictIntQuant``, with a bit width that depends on the accumulator's.
+
+    Args:
+        int_quant: rounds and clamps, see ``IntQuant``.
+        bit_width_impl: ``accumulator bit width -> bit width``.
+
+    Example:
+        >>> from brevitas.core.bit_width import MsbClampBitWidth
+        >>> removed = MsbClampBitWidth(BitWidthConst(2), 2, 32)
+        >>> quant = PrescaledRestrictIntQuantWithInputBitWidth(IntQuant(False, True), removed)
+        >>> quant(torch.tensor([0.26]), torch.tensor(0.1), torch.tensor(10.0))[3]
+        tensor(8.)
+    """
+
+    def forward(self, x: Tensor, scale: Tensor, input_bit_width: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x`` at the given ``scale``."""
+        return self._quantize(x, scale, self.msb_clamp_bit_width_impl(input_bit_width))

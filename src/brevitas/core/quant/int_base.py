@@ -1,0 +1,82 @@
+"""Integer quantization of one tensor, given scale, zero point and bit width. Layer: core (L3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from brevitas.core.function_wrapper.clamp import TensorClamp
+from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.function_wrapper.ops_ste import RoundSte
+from brevitas.core.quant._plan import fake_quant_plan
+from brevitas.core.quant.delay import DelayWrapper
+from brevitas.function.ops import max_int, min_int
+from brevitas.ops.fake_quant import fake_quant
+
+__all__ = ["IntQuant"]
+
+_HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+class IntQuant(nn.Module):
+    """Quantize and dequantize: ``y = (clamp(round(x / scale + zero_point)) - zero_point) * scale``.
+
+    Args:
+        narrow_range: leave out the most negative integer (signed) or the largest one (unsigned).
+        signed: integers in ``[-2**(b-1), 2**(b-1) - 1]`` if True, ``[0, 2**b - 1]`` otherwise.
+        input_view_impl: reshapes ``x`` before it is quantized (groups); the identity by default.
+        float_to_int_impl: rounding with a straight-through gradient.
+        tensor_clamp_impl: clamp to the integer limits.
+        quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+
+    Example:
+        >>> int_quant = IntQuant(narrow_range=False, signed=True)
+        >>> scale, zero_point, bit_width = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(3.0)
+        >>> int_quant(scale, zero_point, bit_width, torch.tensor([0.6, -9.0]))
+        tensor([ 0.5000, -2.0000])
+
+    Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", 2018.
+    """
+
+    def __init__(
+        self,
+        narrow_range: bool,
+        signed: bool,
+        input_view_impl: nn.Module | None = None,
+        float_to_int_impl: nn.Module | None = None,
+        tensor_clamp_impl: nn.Module | None = None,
+        quant_delay_steps: int | None = 0,
+    ) -> None:
+        super().__init__()
+        self.float_to_int_impl = float_to_int_impl or RoundSte()
+        self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.input_view_impl = input_view_impl or Identity()
+        self.signed = signed
+        self.narrow_range = narrow_range
+
+    def min_int(self, bit_width: Tensor) -> Tensor:
+        """Smallest integer at ``bit_width`` bits (a 0-d float tensor)."""
+        return min_int(self.signed, self.narrow_range, bit_width)
+
+    def max_int(self, bit_width: Tensor) -> Tensor:
+        """Largest integer at ``bit_width`` bits (a 0-d float tensor)."""
+        return max_int(self.signed, self.narrow_range, bit_width)
+
+    def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """Return the clamped integers of ``x`` in a float tensor, through the parts."""
+        integer = self.float_to_int_impl(x / scale + zero_point)
+        return self.tensor_clamp_impl(integer, self.min_int(bit_width), self.max_int(bit_width))
+
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """Return the dequantized value of ``x``; scale and zero point broadcast to ``x``."""
+        plan = fake_quant_plan(self)
+        if plan is not None:
+            lower, upper = self.min_int(bit_width), self.max_int(bit_width)
+            return fake_quant(x, scale, zero_point, lower, upper, plan)
+        x = self.input_view_impl(x)
+        wide = x.float() if x.dtype in _HALF_TYPES else x
+        integer = self.to_int(scale, zero_point, bit_width, wide)
+        dequantized = ((integer - zero_point) * scale).to(x.dtype)
+        return self.delay_wrapper(x, dequantized)

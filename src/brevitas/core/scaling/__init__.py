@@ -1,0 +1,29 @@
+"""Scales of integer quantizers: constants, parameters and statistics. Layer: core (L3)."""
+
+from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
+from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
+from brevitas.core.scaling.standalone import (
+    ConstScaling,
+    ParameterFromRuntimeStatsScaling,
+    ParameterFromStatsFromParameterScaling,
+    ParameterScaling,
+)
+from brevitas.core.stats.stats_wrapper import SCALAR_SHAPE
+from brevitas.inject.enum import ScalingImplType, ScalingPerOutputType
+
+SCALING_STATS_REDUCE_DIM = 1
+
+__all__ = [
+    "SCALAR_SHAPE",
+    "SCALING_STATS_REDUCE_DIM",
+    "ConstScaling",
+    "IntScaling",
+    "ParameterFromRuntimeStatsScaling",
+    "ParameterFromStatsFromParameterScaling",
+    "ParameterScaling",
+    "PowerOfTwoIntScaling",
+    "RuntimeStatsScaling",
+    "ScalingImplType",
+    "ScalingPerOutputType",
+    "StatsFromParameterScaling",
+]

@@ -1,0 +1,83 @@
+"""Turns a statistic or a stored parameter into a positive scale. Layer: core (L3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from brevitas.core.restrict_val import (
+    FloatRestrictValue,
+    LogFloatRestrictValue,
+    _ClampValue,
+)
+
+__all__ = ["ScaleRestriction"]
+
+_HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+class ScaleRestriction(nn.Module):
+    """Restrict, clamp from below and divide by the integer threshold: one rule for every scale.
+
+    ``scale = clamp_min(restrict(stored)) / restrict(threshold)`` where ``stored`` is the
+    statistic mapped to the domain of the restriction (its logarithm, say).
+
+    Args:
+        restrict_scaling_impl: maps the stored domain to real values.
+        scaling_min_val: smallest real value before the division; None for none.
+        restrict_threshold_impl: restriction of the threshold; that of the scale by default.
+        restrict_scale_threshold_impl: last restriction, of the quotient; none by default.
+    """
+
+    def __init__(
+        self,
+        restrict_scaling_impl: nn.Module | None,
+        scaling_min_val: float | None,
+        restrict_threshold_impl: nn.Module | None = None,
+        restrict_scale_threshold_impl: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.restrict_value_impl = restrict_scaling_impl or FloatRestrictValue()
+        self.to_stored_impl = self.restrict_value_impl.restrict_init_module()
+        self.clamp_scaling = _ClampValue(scaling_min_val)
+        threshold_impl = restrict_threshold_impl or self.restrict_value_impl
+        self.restrict_threshold_impl = threshold_impl
+        self.threshold_to_stored_impl = threshold_impl.restrict_init_module()
+        self.restrict_scale_threshold_impl = restrict_scale_threshold_impl
+
+    def to_stored(self, statistic: Tensor) -> Tensor:
+        """Map a real-valued statistic to the domain in which the parameter is stored."""
+        return self.to_stored_impl(statistic)
+
+    def clamp_statistic(self, statistic: Tensor) -> Tensor:
+        """Keep a statistic at or above ``scaling_min_val``."""
+        return self.clamp_scaling(statistic)
+
+    def divide(self, scale: Tensor, threshold: Tensor | None) -> Tensor:
+        """Divide a real value by the integer threshold that it stands for."""
+        if threshold is None:
+            return scale
+        if type(self.restrict_threshold_impl) not in (FloatRestrictValue, LogFloatRestrictValue):
+            threshold = self.restrict_threshold_impl(self.threshold_to_stored_impl(threshold))
+        scale = scale / threshold
+        if self.restrict_scale_threshold_impl is not None:
+            scale = self.restrict_scale_threshold_impl(scale)
+        return scale
+
+    def from_stored(self, stored: Tensor, threshold: Tensor | None) -> Tensor:
+        """Scale of a value in the stored domain; computed in float32 or wider."""
+        stored = stored.float() if stored.dtype in _HALF_TYPES else stored
+        return self.divide(self.clamp_scaling(self.restrict_value_impl(stored)), threshold)
+
+    def from_statistic(self, statistic: Tensor, threshold: Tensor | None) -> Tensor:
+        """Scale of a real-valued statistic, restricted."""
+        statistic = statistic.float() if statistic.dtype in _HALF_TYPES else statistic
+        return self.from_stored(self.to_stored(statistic), threshold)
+
+    def init_from_float(self, value: float) -> float:
+        """Stored value of a real number given by the user."""
+        return self.restrict_value_impl.restrict_init_float(value)
+
+    def init_from_tensor(self, value: Tensor) -> Tensor:
+        """Stored value of a real tensor given by the user."""
+        return self.restrict_value_impl.restrict_init_tensor(value)

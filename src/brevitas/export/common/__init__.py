@@ -1,0 +1,1 @@
+"""What all export targets share. Layer: export (L8)."""

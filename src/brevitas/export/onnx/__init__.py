@@ -1,0 +1,1 @@
+"""Export to ONNX. Layer: export (L8)."""

@@ -1,0 +1,269 @@
+"""The road that every ONNX export takes, from a model to a file. Layer: export (L8)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from abc import ABC
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from brevitas._compat import require
+from brevitas.export.common.handler.base import BaseHandler
+from brevitas.export.common.session import ExportSession
+from brevitas.export.common.spec import ExportError
+from brevitas.export.manager import (
+    BaseManager,
+    _set_proxy_export_handler,
+    _set_proxy_export_mode,
+    export_mode,
+)
+from brevitas.export.onnx._graph import finish
+from brevitas.export.onnx._write import write_model
+from brevitas.export.onnx.handler import DEFAULT_OPSET, ONNXBaseHandler
+from brevitas.quant_tensor import QuantTensor
+
+__all__ = ["DEFAULT_OPSET", "ONNXBaseManager"]
+
+class ONNXBaseManager(BaseManager, ABC):
+    """Exports through ``torch.export`` and the ONNX exporter of PyTorch.
+
+    The model runs twice: once with real values, so that the handlers see scales and integers and
+    compare the result of every quantizer with what its node will compute, and once traced.
+    Mode, handlers and parameters of the model are afterwards what they were before.
+
+    Attributes:
+        default_opset: version of the standard operators where the caller names none.
+        custom_versions: versions of the domains beside the standard one.
+    """
+
+    default_opset: ClassVar[int] = DEFAULT_OPSET
+    custom_versions: ClassVar[dict[str, int]] = {}
+
+    @classmethod
+    def set_export_mode(cls, model: nn.Module, enabled: bool) -> None:
+        """Switch every proxy of a model that has a handler."""
+        _set_proxy_export_mode(model, enabled)
+
+    @classmethod
+    def set_export_handler(cls, module: nn.Module) -> None:
+        """Give a proxy its handler. Used as ``model.apply(...)``."""
+        _set_proxy_export_handler(cls, module)
+
+    @classmethod
+    def export(
+        cls,
+        module: nn.Module,
+        args: Tensor | QuantTensor | tuple[Any, ...] | None = None,
+        export_path: str | os.PathLike[str] | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        input_t: Tensor | QuantTensor | None = None,
+        disable_warnings: bool = True,
+        **onnx_export_kwargs: Any,
+    ) -> Any:
+        """Export a model to ONNX.
+
+        Args:
+            module: the model.
+            args: example input, or a tuple of them. The graph takes the value of a QuantTensor
+                and holds its scale, zero point and bit width as constants.
+            export_path: where to write the file; nothing is written where None.
+            input_shape: shape of a random example input, in place of ``args``.
+            input_t: example input, in place of ``args``.
+            disable_warnings: whether the messages of the tracer are kept quiet.
+            **onnx_export_kwargs: passed to ``torch.onnx.export``, such as ``opset_version``,
+                ``input_names``, ``output_names``, ``dynamic_shapes``, ``kwargs``.
+
+        Returns:
+            The ``onnx.ModelProto`` that was written.
+
+        Raises:
+            ExportError: on a quantizer or model that the format cannot represent.
+        """
+        inputs = solve_inputs(module, args, input_shape, input_t)
+        return cls.export_onnx(module, inputs, export_path, disable_warnings, onnx_export_kwargs)
+
+    @classmethod
+    def export_onnx(
+        cls,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        export_path: str | os.PathLike[str] | None,
+        disable_warnings: bool,
+        options: dict[str, Any],
+    ) -> Any:
+        """Trace, finish, check and write; ``options`` as the keyword arguments of ``export``."""
+        onnx = require("onnx", "export")
+        require("onnxscript", "export")
+        session = cls.new_session(options)
+        options = cls.solve_options(options, session)
+
+        def configure(handler: BaseHandler) -> None:
+            if isinstance(handler, ONNXBaseHandler):
+                handler.session = session
+
+        kept_names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+        values = tuple(item.value if isinstance(item, QuantTensor) else item for item in args)
+        with export_mode(cls, module, configure), _quiet(disable_warnings), _requantized(module, args):
+            module(*values, **(options.get("kwargs") or {}))
+            program = trace(module, values, session, options)
+        model = finish(program.model_proto, session, cls.custom_versions, kept_names)
+        onnx.checker.check_model(model)
+        if export_path is not None:
+            write_model(model, export_path)
+        return model
+
+    @classmethod
+    def new_session(cls, options: dict[str, Any]) -> ExportSession:
+        """Start an export; a target takes the options that are its own out of ``options``."""
+        return ExportSession(opset=options.get("opset_version") or cls.default_opset)
+
+    @classmethod
+    def solve_options(cls, options: dict[str, Any], session: ExportSession) -> dict[str, Any]:
+        """Return the keyword arguments of ``torch.onnx.export``."""
+        if not options.get("dynamo", True):
+            warnings.warn("dynamo=False has no effect: exports use torch.export.", stacklevel=5)
+        solved = {"verbose": False, **options, "dynamo": True, "opset_version": session.opset}
+        # An older exporter wrote weights as inputs on request; graphs have not needed that since.
+        solved.pop("keep_initializers_as_inputs", None)
+        return solved
+
+
+def solve_inputs(
+    module: nn.Module,
+    args: Tensor | QuantTensor | tuple[Any, ...] | None,
+    input_shape: tuple[int, ...] | None,
+    input_t: Tensor | QuantTensor | None,
+) -> tuple[Any, ...]:
+    """Gather the example inputs from the ways there are to give them.
+
+    Args:
+        module: the model, whose device and dtype a random input takes.
+        args: one input or a tuple of inputs.
+        input_shape: shape of a random input.
+        input_t: one input.
+
+    Returns:
+        Tuple of inputs.
+
+    Raises:
+        ExportError: where none or more than one of the three is given.
+    """
+    given = [name for name, value in zip(_INPUTS, (args, input_shape, input_t)) if value is not None]
+    if len(given) != 1:
+        raise ExportError(
+            f"{' and '.join(given) or 'no input'} given: expected exactly one of {', '.join(_INPUTS)}"
+        )
+    if input_shape is not None:
+        parameter = next(module.parameters(), torch.empty(0))
+        dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
+        return (torch.randn(input_shape, device=parameter.device, dtype=dtype),)
+    inputs = args if args is not None else input_t
+    if isinstance(inputs, QuantTensor) or not isinstance(inputs, (tuple, list)):
+        inputs = (inputs,)
+    return tuple(inputs)
+
+
+_INPUTS = ("args", "input_shape", "input_t")
+
+
+@contextmanager
+def _requantized(module: nn.Module, args: tuple[Any, ...]) -> Iterator[None]:
+    """Give the model QuantTensors again where the graph takes plain values for them."""
+
+    def rebuild(_: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            item._replace(value=value) if isinstance(item, QuantTensor) else value
+            for item, value in zip(args, values, strict=True)
+        )
+
+    if not any(isinstance(item, QuantTensor) for item in args):
+        yield
+        return
+    handle = module.register_forward_pre_hook(rebuild)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def trace(
+    module: nn.Module, args: tuple[Any, ...], session: ExportSession, options: dict[str, Any]
+) -> Any:
+    """Trace a model in export mode into an ONNX program.
+
+    Args:
+        module: the model, in export mode.
+        args: example inputs.
+        session: the export under way.
+        options: keyword arguments of ``torch.onnx.export``.
+
+    Returns:
+        A ``torch.onnx.ONNXProgram``.
+
+    Raises:
+        ExportError: where tracing fails; the message names the layer it stopped in.
+    """
+    place: list[str] = []
+    handles = [module.register_forward_pre_hook(lambda *_: session.restart(), prepend=True)]
+    for name, child in module.named_modules():
+        if name and not isinstance(child, BaseHandler):
+            handles.append(child.register_forward_pre_hook(lambda *_, n=name: place.append(n)))
+            handles.append(child.register_forward_hook(lambda *_: place.pop() and None))
+    try:
+        return torch.onnx.export(module, args, **options)
+    except ExportError:
+        raise
+    except Exception as error:
+        cause = _own_error(error)
+        if cause is not None:
+            raise cause from error
+        where = place[-1] if place else type(module).__name__
+        raise ExportError(
+            f"tracing failed: {_first_line(error)} Make forward traceable by torch.export (no "
+            f"branches on tensor values), or take the layer out. Layer: {where}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own_error(error: BaseException | None) -> ExportError | None:
+    """Find an error of ours behind those that the tracer wraps around it."""
+    while error is not None:
+        if isinstance(error, ExportError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}."
+
+
+@contextmanager
+def _quiet(enabled: bool) -> Iterator[None]:
+    """Keep the tracer's warnings and log lines back."""
+    if not enabled:
+        yield
+        return
+    loggers: Sequence[logging.Logger] = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal", "onnxscript")
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)

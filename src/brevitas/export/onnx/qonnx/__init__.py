@@ -1,0 +1,1 @@
+"""Export to QONNX. Layer: export (L8)."""

@@ -1,0 +1,1 @@
+"""Export to standard ONNX operators. Layer: export (L8)."""

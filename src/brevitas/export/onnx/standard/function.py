@@ -1,0 +1,149 @@
+"""The standard ONNX operators that quantize, each defined once. Layer: export (L8).
+
+Specification: https://onnx.ai/onnx/operators/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from brevitas.export.common.session import ExportSession, emit
+
+__all__ = ["AXIS_OPSET", "INT16_OPSET", "Grid", "clip", "dequantize_linear", "quantize_linear"]
+
+# First versions of the standard operators with a scale per channel, and with 16-bit integers.
+AXIS_OPSET = 13
+INT16_OPSET = 21
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The stored numbers of a quantized tensor, and the real values they stand for.
+
+    Args:
+        scale: real value of one step, 0-d, or 1-d with one entry per channel.
+        zero_point: stored number of the real value 0, shaped as ``scale``; its dtype is that of
+            the stored numbers.
+        axis: dimension of the channels counted from the last one (-1), None for a 0-d scale.
+        name: dotted name of the proxy.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    axis: int | None
+    name: str
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Shape ``scale`` or ``zero_point`` so that it lines up with the channels."""
+        if self.axis is None:
+            return tensor
+        return tensor.reshape(-1, *([1] * (-1 - self.axis)))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return what nodes on this grid read beside the data."""
+        return {"scale": self.scale, "zero_point": self.zero_point}
+
+    def attributes(self, x: Tensor) -> dict[str, int]:
+        """Return the attributes of a node on this grid for data shaped as ``x``."""
+        return {} if self.axis is None else {"axis": x.dim() + self.axis}
+
+
+def _bounds(dtype: torch.dtype) -> tuple[float, float]:
+    info = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    return float(info.min), float(info.max)
+
+
+def quantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None) -> Tensor:
+    """Store real values: ``saturate(round(x / scale) + zero_point)``, half to even.
+
+    Args:
+        x: any float tensor.
+        grid: the stored numbers.
+        session: the export under way.
+
+    Returns:
+        Tensor of the shape of ``x`` in the dtype of ``grid.zero_point``.
+
+    Example:
+        >>> grid = Grid(torch.tensor(0.5), torch.tensor(3, dtype=torch.uint8), None, "")
+        >>> quantize_linear(torch.tensor([1.0, -9.0]), grid)
+        tensor([5, 0], dtype=torch.uint8)
+    """
+    dtype = grid.zero_point.dtype
+    if not torch.compiler.is_exporting():
+        scaled = x / grid.broadcast(grid.scale)
+        if dtype.is_floating_point:
+            return torch.clamp(scaled, *_bounds(dtype)).to(dtype)
+        integers = torch.round(scaled) + grid.broadcast(grid.zero_point).to(x.dtype)
+        return torch.clamp(integers, *_bounds(dtype)).to(dtype)
+    return emit(
+        "QuantizeLinear",
+        {"": x, **grid.parameters()},
+        grid.attributes(x),
+        x,
+        dtype,
+        proxy=grid.name,
+        session=session,
+    )
+
+
+def clip(
+    x: Tensor, minimum: Tensor, maximum: Tensor, name: str, session: ExportSession | None = None
+) -> Tensor:
+    """Clamp stored integers, for widths and ranges short of those of their dtype.
+
+    Args:
+        x: integers.
+        minimum: smallest integer to keep, 0-d, in the dtype of ``x``.
+        maximum: largest integer to keep, 0-d, in the dtype of ``x``.
+        name: dotted name of the proxy.
+        session: the export under way.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``.
+
+    Example:
+        >>> low, high = torch.tensor([-7, 7], dtype=torch.int8)
+        >>> clip(torch.tensor([9, -3], dtype=torch.int8), low, high, "")
+        tensor([ 7, -3], dtype=torch.int8)
+    """
+    if not torch.compiler.is_exporting():
+        return torch.clamp(x.to(torch.int64), int(minimum), int(maximum)).to(x.dtype)
+    inputs = {"": x, "minimum": minimum, "maximum": maximum}
+    return emit("Clip", inputs, {}, x, x.dtype, proxy=name, session=session)
+
+
+def dequantize_linear(
+    x: Tensor, grid: Grid, dtype: torch.dtype, session: ExportSession | None = None
+) -> Tensor:
+    """Return the real values of stored numbers: ``(x - zero_point) * scale``.
+
+    Args:
+        x: numbers in the dtype of ``grid.zero_point``.
+        grid: the stored numbers.
+        dtype: float type of the output, which is that of ``grid.scale`` in a graph.
+        session: the export under way.
+
+    Returns:
+        Tensor of the shape of ``x``.
+
+    Example:
+        >>> grid = Grid(torch.tensor(0.5), torch.tensor(3, dtype=torch.uint8), None, "")
+        >>> dequantize_linear(torch.tensor([5], dtype=torch.uint8), grid, torch.float32)
+        tensor([1.])
+    """
+    if not torch.compiler.is_exporting():
+        centered = x.to(torch.float32) - grid.broadcast(grid.zero_point).to(torch.float32)
+        return (centered * grid.broadcast(grid.scale)).to(dtype)
+    return emit(
+        "DequantizeLinear",
+        {"": x, **grid.parameters()},
+        grid.attributes(x),
+        x,
+        dtype,
+        proxy=grid.name,
+        session=session,
+    )

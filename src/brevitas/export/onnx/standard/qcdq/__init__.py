@@ -1,0 +1,1 @@
+"""Export to standard ONNX as quantize, clip, dequantize. Layer: export (L8)."""

@@ -1,0 +1,1 @@
+"""Export to TorchScript. Layer: export (L8)."""

@@ -1,0 +1,1 @@
+"""Export to TorchScript as quantize, clip, dequantize. Layer: export (L8)."""

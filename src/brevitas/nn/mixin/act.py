@@ -1,0 +1,55 @@
+"""Layers with a quantized input, output or activation. Layer: nn (L6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from brevitas.inject import InjectorMeta
+from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
+from brevitas.proxy.quant_proxy import QuantProxyProtocol
+from brevitas.quant.none import NoneActQuant
+
+__all__ = ["ActQuantType", "QuantInputMixin", "QuantNonLinearActMixin", "QuantOutputMixin"]
+
+ActQuantType = QuantProxyProtocol | InjectorMeta
+
+
+class QuantInputMixin(QuantProxyMixin):
+    """Attaches ``input_quant``; keywords that start with ``input_`` go to it."""
+
+    input_quant: Any
+
+    def attach_input_quant(self, input_quant: Any, report: KeywordReport, **extra: Any) -> None:
+        """Build or share the quantizer of the input."""
+        self.attach_quantizer(input_quant, NoneActQuant, "input_", "input_", report, **extra)
+
+
+class QuantOutputMixin(QuantProxyMixin):
+    """Attaches ``output_quant``; keywords that start with ``output_`` go to it."""
+
+    output_quant: Any
+
+    def attach_output_quant(self, output_quant: Any, report: KeywordReport, **extra: Any) -> None:
+        """Build or share the quantizer of the output."""
+        self.attach_quantizer(output_quant, NoneActQuant, "output_", "output_", report, **extra)
+
+
+class QuantNonLinearActMixin(QuantProxyMixin):
+    """Attaches ``act_quant`` with its activation function; keywords without a prefix go to it."""
+
+    act_quant: Any
+
+    def attach_act_quant(
+        self,
+        act_quant: Any,
+        act_impl: type[nn.Module] | None,
+        passthrough_act: bool,
+        report: KeywordReport,
+    ) -> None:
+        """Build or share the quantizer of the activation function's output."""
+        extra: dict[str, Any] = {"passthrough_act": passthrough_act}
+        if act_impl is not None:
+            extra["act_impl"] = act_impl
+        self.attach_quantizer(act_quant, NoneActQuant, "act_", "", report, **extra)

@@ -1,0 +1,183 @@
+"""The one way in which a layer's keywords reach its quantizers. Layer: nn (L6)."""
+
+from __future__ import annotations
+
+import warnings
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from brevitas.common import ExportMixin, LayerProtocol, QuantLayerConfigurationError
+from brevitas.inject import InjectorMeta, declared_names, record_reads
+from brevitas.nn.mixin.utils import filter_kwargs
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
+from brevitas.quant_tensor import QuantTensor
+
+__all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin"]
+
+# Keywords that mean something to every quantizer, so that no proxy has to read them.
+_COMMON_KEYWORDS = frozenset({"device", "dtype"})
+
+
+class KeywordReport:
+    """Collects which of a layer's keywords its quantizers read, and warns about the others.
+
+    Args:
+        layer: the layer under construction.
+        kwargs: its keywords.
+    """
+
+    def __init__(self, layer: nn.Module, kwargs: dict[str, Any]) -> None:
+        self.layer = layer
+        self.kwargs = kwargs
+        self.known: dict[str, set[str]] = {}
+
+    def add(self, prefix: str, names: set[str]) -> None:
+        """Record the names that the quantizer behind ``prefix`` reads or declares."""
+        self.known.setdefault(prefix, set()).update(names)
+
+    def warn_unused(self) -> None:
+        """Warn once for each keyword that no quantizer reads, with the nearest valid name."""
+        for key, given in self.kwargs.items():
+            if not self._is_read(key):
+                hint = self._nearest(key)
+                layer = type(self.layer).__name__
+                warnings.warn(
+                    f"{layer}: keyword {key}={given!r} is read by none of its quantizers.{hint}",
+                    UserWarning,
+                    stacklevel=5,
+                )
+
+    def _is_read(self, key: str) -> bool:
+        return any(
+            key.startswith(prefix) and key[len(prefix) :] in names | _COMMON_KEYWORDS
+            for prefix, names in self.known.items()
+        )
+
+    def _nearest(self, key: str) -> str:
+        valid = {prefix + name for prefix, names in self.known.items() for name in names}
+        matches = get_close_matches(key, sorted(valid), n=1, cutoff=0.6)
+        return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+class QuantProxyMixin:
+    """Attaches one quantizer to a layer, as the submodule ``<proxy_prefix>quant``."""
+
+    def attach_quantizer(
+        self,
+        quant: Any,
+        none_quant_injector: InjectorMeta,
+        proxy_prefix: str,
+        kwargs_prefix: str,
+        report: KeywordReport,
+        **extra: Any,
+    ) -> None:
+        """Build or share the proxy of one tensor of the layer.
+
+        Args:
+            quant: a quantizer class, a proxy to share, or None.
+            none_quant_injector: what None stands for.
+            proxy_prefix: start of the submodule's name, e.g. ``weight_``.
+            kwargs_prefix: start of the keywords that go to this quantizer.
+            report: the layer's keywords, and where to record which of them are read.
+            **extra: further declarations that the layer makes, e.g. its activation function.
+
+        Raises:
+            TypeError: for anything else given as ``quant``.
+        """
+        overrides = filter_kwargs(kwargs_prefix, report.kwargs)
+        name = proxy_prefix + "quant"
+        quant = none_quant_injector if quant is None else quant
+        if isinstance(quant, InjectorMeta):
+            reads: set[str] = set()
+            injector = quant.let(**extra, **overrides)
+            with record_reads(reads), _naming(self, kwargs_prefix):
+                proxy = injector.proxy_class(self, injector)
+            report.add(kwargs_prefix, reads | declared_names(quant))
+        elif isinstance(quant, QuantProxyFromInjector) or _is_proxy(quant):
+            quant.add_tracked_module(self)
+            proxy = quant
+            if isinstance(quant, QuantProxyFromInjector):
+                report.add(kwargs_prefix, declared_names(quant.quant_injector))
+        else:
+            raise TypeError(
+                f"{name}={quant!r}: expected a quantizer class (e.g. "
+                f"brevitas.quant.Int8WeightPerTensorFloat), a proxy to share (other_layer.{name}), "
+                f"or None. Layer: {type(self).__name__}"
+            )
+        setattr(self, name, proxy)
+
+
+def _is_proxy(quant: Any) -> bool:
+    return not isinstance(quant, type) and isinstance(quant, QuantProxyProtocol)
+
+
+class _naming:
+    """Adds the keyword's prefix and the layer to an error about one of its quantizers."""
+
+    def __init__(self, layer: Any, prefix: str) -> None:
+        self.layer = layer
+        self.prefix = prefix
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind in (ValueError, TypeError):
+            message = f"{self.prefix}{error} Layer: {type(self.layer).__name__}"
+            raise kind(message).with_traceback(traceback) from error
+
+
+class QuantLayerMixin(ExportMixin, LayerProtocol):
+    """A quantized layer: takes plain or quant tensors, returns a quant tensor when asked to.
+
+    Args:
+        return_quant_tensor: return the output with its scale, zero point and bit width.
+    """
+
+    accept_quant_tensor = True
+
+    def __init__(self, return_quant_tensor: bool) -> None:
+        ExportMixin.__init__(self)
+        self.return_quant_tensor = return_quant_tensor
+
+    @property
+    def channelwise_separable(self) -> bool:
+        """True where each output channel depends on one input channel only."""
+        raise NotImplementedError(f"{type(self).__name__} does not say whether it is separable.")
+
+    @property
+    def requires_export_handler(self) -> bool:
+        """True where an exporter has to represent the layer itself, besides its quantizers."""
+        return False
+
+    def get_quant_tensor_class(self, inp: Tensor | QuantTensor) -> type[QuantTensor] | None:
+        """Class of a quant tensor, None for a plain tensor."""
+        return type(inp) if isinstance(inp, QuantTensor) else None
+
+    def unpack_input(self, inp: Tensor | QuantTensor) -> Tensor | QuantTensor:
+        """Return the input as the layer computes on it."""
+        return inp
+
+    def pack_output(self, quant_output: Tensor | QuantTensor) -> Tensor | QuantTensor:
+        """Return a quant tensor when the layer was asked for one, a plain tensor otherwise.
+
+        Raises:
+            QuantLayerConfigurationError: when it was asked for one and has none.
+        """
+        if not self.return_quant_tensor:
+            return quant_output.value if isinstance(quant_output, QuantTensor) else quant_output
+        if not isinstance(quant_output, QuantTensor):
+            raise QuantLayerConfigurationError(_not_quantized(self))
+        return quant_output
+
+
+def _not_quantized(layer: Any) -> str:
+    return (
+        "QuantLayer is not correctly configured, check if warnings were raised: "
+        f"return_quant_tensor=True on {type(layer).__name__}({layer.extra_repr()}), but its output "
+        "is not quantized. Give it a quantized input (`input_quant`, or a QuantTensor) together "
+        "with a quantized weight, or quantize its output (`output_quant`, `act_quant`); or set "
+        "return_quant_tensor=False."
+    )

@@ -1,0 +1,215 @@
+"""The two shapes of a quantized layer: around a weight, and around an activation. Layer: nn (L6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from brevitas.nn.mixin.act import (
+    ActQuantType,
+    QuantInputMixin,
+    QuantNonLinearActMixin,
+    QuantOutputMixin,
+)
+from brevitas.nn.mixin.base import KeywordReport, QuantLayerMixin
+from brevitas.nn.mixin.parameter import (
+    BiasQuantType,
+    QuantBiasMixin,
+    QuantWeightMixin,
+    WeightQuantType,
+)
+from brevitas.nn.utils import merge_bn
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor.int_torch_handler import (
+    FN_ACC_BITWIDTH_MAPPING,
+    quant_output_scale_impl,
+)
+
+__all__ = [
+    "ActQuantType",
+    "BiasQuantType",
+    "QuantInputOutputLayer",
+    "QuantNonLinearActLayer",
+    "QuantWeightBiasInputOutputLayer",
+    "WeightQuantType",
+]
+
+
+class QuantNonLinearActLayer(QuantNonLinearActMixin, QuantInputMixin, QuantLayerMixin, nn.Module):
+    """Quantize the input, apply an activation function, quantize its output.
+
+    Args:
+        act_impl: class of the activation function; None for the identity.
+        passthrough_act: True where the function keeps quantized values on their grid.
+        input_quant: quantizer of the input, or None.
+        act_quant: quantizer of the output, or None.
+        return_quant_tensor: return the output with scale, zero point and bit width.
+        **kwargs: keywords of the quantizers; those of the input start with ``input_``.
+    """
+
+    def __init__(
+        self,
+        act_impl: type[nn.Module] | None,
+        passthrough_act: bool,
+        input_quant: ActQuantType | None,
+        act_quant: ActQuantType | None,
+        return_quant_tensor: bool,
+        **kwargs: Any,
+    ) -> None:
+        nn.Module.__init__(self)
+        QuantLayerMixin.__init__(self, return_quant_tensor)
+        report = KeywordReport(self, kwargs)
+        self.attach_input_quant(input_quant, report)
+        self.attach_act_quant(act_quant, act_impl, passthrough_act, report)
+        report.warn_unused()
+
+    @property
+    def channelwise_separable(self) -> bool:
+        """True: an activation works element by element."""
+        return True
+
+    def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
+        """Return the quantized activation, of the shape of ``input``."""
+        return self.pack_output(self.act_quant(self.input_quant(self.unpack_input(input))))
+
+
+class QuantInputOutputLayer(QuantOutputMixin, QuantInputMixin, QuantLayerMixin):
+    """Attaches the quantizers of input and output.
+
+    Args:
+        input_quant: quantizer of the input, or None.
+        output_quant: quantizer of the output, or None.
+        tie_input_output_quant: use the input's quantizer for the output as well.
+        return_quant_tensor: return the output with scale, zero point and bit width.
+        report: keywords of the layer.
+        **extra: declarations that the layer makes for both quantizers.
+    """
+
+    def attach_input_output_quant(
+        self,
+        input_quant: ActQuantType | None,
+        output_quant: ActQuantType | None,
+        tie_input_output_quant: bool,
+        report: KeywordReport,
+        **extra: Any,
+    ) -> None:
+        """Build or share the quantizers of input and output."""
+        self.attach_input_quant(input_quant, report, **extra)
+        output_quant = self.input_quant if tie_input_output_quant else output_quant
+        self.attach_output_quant(output_quant, report, **extra)
+
+
+class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInputOutputLayer):
+    """A layer with quantizers for weight, bias, input and output, above its float layer.
+
+    The float layer (``torch.nn.Linear``, ...) is the next base of each concrete class and is
+    initialised first, so that the same seed gives the same weights.
+
+    Args:
+        weight_quant: quantizer of the weight: a class, another layer's proxy to share, or None.
+        bias_quant: quantizer of the bias, or None.
+        input_quant: quantizer of the input, or None.
+        output_quant: quantizer of the output, or None.
+        return_quant_tensor: return the output with scale, zero point and bit width.
+        **kwargs: keywords of the quantizers, by prefix: ``weight_``, ``bias_``, ``input_``,
+            ``output_``; and ``cache_inference_bias``, ``tie_input_output_quant``.
+    """
+
+    #: The functional form of the layer, by which its accumulator's rules are looked up.
+    accumulator_function: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        weight_quant: WeightQuantType | None,
+        bias_quant: BiasQuantType | None,
+        input_quant: ActQuantType | None,
+        output_quant: ActQuantType | None,
+        return_quant_tensor: bool,
+        device: Any = None,
+        dtype: Any = None,
+        cache_inference_bias: bool = False,
+        tie_input_output_quant: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        QuantLayerMixin.__init__(self, return_quant_tensor)
+        report = KeywordReport(self, kwargs)  # type: ignore[arg-type]
+        factory = {"device": device, "dtype": dtype}
+        self.attach_input_output_quant(
+            input_quant, output_quant, tie_input_output_quant, report, **factory
+        )
+        self.attach_weight_quant(weight_quant, report)
+        self.attach_bias_quant(bias_quant, report, cache_inference_bias)
+        report.warn_unused()
+
+    @property
+    def requires_export_handler(self) -> bool:
+        """True: an exporter has to know the layer."""
+        return True
+
+    def inner_forward_impl(
+        self, x: Tensor, quant_weight: Tensor, quant_bias: Tensor | None
+    ) -> Tensor:
+        """The float operation of the layer, on quantized operands."""
+        raise NotImplementedError(f"{type(self).__name__} does not define its operation.")
+
+    @property
+    def channelwise_separable(self) -> bool:
+        """True for a depthwise convolution."""
+        return self.groups == self.in_channels
+
+    @property
+    def per_elem_ops(self) -> int:
+        """Multiplications and additions for one output element."""
+        if self.output_channel_dim == 0:
+            return 2 * self.weight[0].numel()
+        per_input = self.weight[0, 0].numel()
+        return 2 * per_input * self.weight.shape[0] // self.groups // prod(self.stride)
+
+    def max_acc_bit_width(self, input_bit_width: Tensor, quant_weight_bit_width: Tensor) -> Tensor:
+        """Bits that hold every possible accumulator value of the layer."""
+        function = type(self).accumulator_function
+        geometry = {name: getattr(self, name, 1) for name in ("stride", "dilation", "groups")}
+        return FN_ACC_BITWIDTH_MAPPING[function](
+            input_bit_width, quant_weight_bit_width, self.weight.shape, **geometry
+        )
+
+    def quant_output_scale_impl(
+        self, inp: Any, quant_input_scale: Tensor, quant_weight_scale: Tensor
+    ) -> Tensor:
+        """Scale of the accumulator: ``input scale * weight scale``, broadcastable to the output."""
+        repeats = self.groups if self.output_channel_dim == 1 else 1
+        if repeats > 1 and quant_weight_scale.numel() > 1:
+            quant_weight_scale = quant_weight_scale.flatten().repeat(repeats)
+        function = type(self).accumulator_function
+        return quant_output_scale_impl(
+            function, _plain(inp), quant_input_scale, quant_weight_scale
+        )
+
+    def merge_bn_in(self, bn: nn.Module) -> None:
+        """Fold a batch normalization that follows the layer into its weight and bias."""
+        merge_bn(self, bn, output_channel_dim=self.output_channel_dim)
+
+    def forward_impl(self, inp: Tensor | QuantTensor) -> Tensor | QuantTensor:
+        """Quantize the operands, compute, quantize the output."""
+        quant_input = self.input_quant(self.unpack_input(inp))
+        quant_weight = self.quant_weight(quant_input)
+        bias = self.bias
+        if bias is not None and self.bias_quant.is_quant_enabled:
+            bias = self.bias_quant(bias, quant_input, quant_weight)
+        output_quant = self.output_quant
+        keeps_metadata = self.return_quant_tensor and not output_quant.is_quant_enabled
+        if keeps_metadata and _both_integer(quant_input, quant_weight):
+            return self.pack_output(self.inner_forward_impl(quant_input, quant_weight, bias))
+        operands = (_plain(operand) for operand in (quant_input, quant_weight, bias))
+        return self.pack_output(output_quant(self.inner_forward_impl(*operands)))
+
+
+def _plain(operand: Any) -> Any:
+    return operand.value if isinstance(operand, QuantTensor) else operand
+
+
+def _both_integer(quant_input: Any, quant_weight: Any) -> bool:
+    return isinstance(quant_input, IntQuantTensor) and isinstance(quant_weight, IntQuantTensor)

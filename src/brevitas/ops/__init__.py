@@ -1,0 +1,4 @@
+"""Straight-through operations: autograd functions whose gradient differs from their maths.
+
+Layer: ops (L1).
+"""

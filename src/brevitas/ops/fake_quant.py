@@ -1,0 +1,272 @@
+"""The one fake-quantization operation under every affine integer quantizer. Layer: ops (L1).
+
+    integer = clamp(round(x / scale + zero_point), lower, upper)
+    y       = (integer - zero_point) * scale
+
+It reads ``x`` once, saves at most ``x`` for the backward pass and recomputes the rest there, so a
+quantized tensor costs about as much as a ReLU on it instead of a chain of ten saved intermediates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brevitas.function.ops import dpu_round
+
+__all__ = ["FakeQuantPlan", "ROUNDING_MODES", "fake_quant", "to_integer"]
+
+#: Rounding mode -> function on real values; the names are those of the QONNX specification.
+ROUNDING_MODES: dict[str, Callable[[Tensor], Tensor]] = {
+    "ROUND": torch.round,
+    "CEIL": torch.ceil,
+    "FLOOR": torch.floor,
+    "ROUND_TO_ZERO": torch.trunc,
+    "DPU": dpu_round,
+}
+_IN_PLACE_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
+    "ROUND": torch.Tensor.round_,
+    "CEIL": torch.Tensor.ceil_,
+    "FLOOR": torch.Tensor.floor_,
+    "ROUND_TO_ZERO": torch.Tensor.trunc_,
+    "DPU": dpu_round,
+}
+_HALF_TYPES = (torch.float16, torch.bfloat16)
+
+Bound = Tensor | float
+
+
+@dataclass(frozen=True)
+class FakeQuantPlan:
+    """How one quantizer rounds and clamps: all that the fused operation needs besides tensors.
+
+    Args:
+        rounding: one of ``ROUNDING_MODES``.
+        clamp_passes_gradient: True where clamped elements still pass their gradient to ``x``
+            (straight-through clamp), False where they pass it to the bound instead.
+    """
+
+    rounding: str = "ROUND"
+    clamp_passes_gradient: bool = False
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in _HALF_TYPES else x
+
+
+def to_integer(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, lower: Bound, upper: Bound, rounding: str
+) -> Tensor:
+    """Map real values to clamped integers: ``clamp(round(x / scale + zero_point), lower, upper)``.
+
+    Args:
+        x: real values, any shape.
+        scale: real value of one integer step, broadcastable to ``x``.
+        zero_point: integer that stands for zero, broadcastable to ``x``; None means zero.
+        lower: smallest integer, a number or a 0-d tensor.
+        upper: largest integer, a number or a 0-d tensor.
+        rounding: one of ``ROUNDING_MODES``.
+
+    Returns:
+        Integers in a float tensor of the shape of ``x``; NaN stays NaN, infinities clamp.
+
+    Example:
+        >>> to_integer(torch.tensor([0.26, -9.0]), torch.tensor(0.1), None, -8.0, 7.0, "ROUND")
+        tensor([ 3., -8.])
+    """
+    integer = _widen(x) / scale
+    if zero_point is not None:
+        integer = integer.add_(zero_point)
+    integer = _IN_PLACE_ROUNDING[rounding](integer)
+    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+        return _clamp_by_tensors(integer, lower, upper)
+    return integer.clamp_(lower, upper)
+
+
+def _clamp_by_tensors(integer: Tensor, lower: Bound, upper: Bound) -> Tensor:
+    lower, upper = (torch.as_tensor(bound).to(integer) for bound in (lower, upper))
+    return torch.clamp(integer, lower, upper)
+
+
+class _FakeQuantFn(torch.autograd.Function):
+    """Fused forward in place, analytic backward from ``x`` alone."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        lower: Bound,
+        upper: Bound,
+        plan: FakeQuantPlan,
+    ) -> Tensor:
+        integer = to_integer(x, scale, zero_point, lower, upper, plan.rounding)
+        if zero_point is not None:
+            integer.sub_(zero_point)
+        return integer.mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, scale, zero_point, lower, upper, plan = inputs
+        ctx.plan = plan
+        ctx.numbers = tuple(None if isinstance(b, Tensor) else b for b in (lower, upper))
+        tensors = [b if isinstance(b, Tensor) else None for b in (zero_point, lower, upper)]
+        ctx.x_dtype, ctx.scale_shape = x.dtype, scale.shape
+        only_x = not any(ctx.needs_input_grad[1:5])
+        if only_x and plan.clamp_passes_gradient:
+            ctx.save_for_backward(None, None, *tensors)
+        else:
+            ctx.save_for_backward(x, scale, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        grad = grad_outputs[0]
+        x, scale, zero_point, lower, upper = ctx.saved_tensors
+        if x is None:
+            return grad, None, None, None, None, None
+        lower = ctx.numbers[0] if lower is None else lower
+        upper = ctx.numbers[1] if upper is None else upper
+        needs = ctx.needs_input_grad[:5]
+        grads = _input_gradients(grad, x, scale, zero_point, lower, upper, ctx.plan, needs)
+        return (*grads, None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """Elementwise with broadcasting: move every batch dimension to the front and align."""
+        logical = inputs[0].dim() - (in_dims[0] is not None)
+        aligned = list(inputs)
+        for index, (value, dim) in enumerate(zip(inputs, in_dims, strict=True)):
+            if dim is not None:
+                batched = value.movedim(dim, 0)
+                padding = (1,) * (logical - (batched.dim() - 1))
+                aligned[index] = batched.reshape(batched.shape[0], *padding, *batched.shape[1:])
+        if in_dims[0] is None:
+            aligned[0] = inputs[0].expand(info.batch_size, *inputs[0].shape)
+        return _FakeQuantFn.apply(*aligned), 0
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounded value forward, identity backward: keeps the backward pass differentiable."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rounding: str) -> Tensor:
+        return ROUNDING_MODES[rounding](x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None]:
+        return grad_outputs[0], None
+
+
+def _input_gradients(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    lower: Bound,
+    upper: Bound,
+    plan: FakeQuantPlan,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients for (x, scale, zero_point, lower, upper), each reduced to its input's shape."""
+    grad, ratio = _widen(grad), _widen(x) / scale
+    shifted = ratio if zero_point is None else ratio + zero_point
+    differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    rounded = (
+        _StraightThrough.apply(shifted, plan.rounding)
+        if differentiable
+        else ROUNDING_MODES[plan.rounding](shifted)
+    )
+    below, above = rounded < lower, rounded > upper
+    clamped = below | above
+    passes = plan.clamp_passes_gradient
+    grad_x = grad_scale = grad_zero_point = grad_lower = grad_upper = None
+    if needs[0]:
+        grad_x = grad if passes else grad.masked_fill(clamped, 0.0)
+    if needs[1]:
+        grad_scale = _scale_gradient(
+            grad, ratio, rounded, zero_point, lower, upper, clamped, passes
+        )
+        grad_scale = grad_scale.sum_to_size(scale.shape)
+    if needs[2] and zero_point is not None:
+        zero = torch.zeros_like(grad)
+        grad_zero_point = zero if passes else torch.where(clamped, -grad * scale, zero)
+        grad_zero_point = grad_zero_point.sum_to_size(zero_point.shape).to(zero_point.dtype)
+    if not passes:
+        grad_lower = _bound_gradient(grad * scale, below, lower) if needs[3] else None
+        grad_upper = _bound_gradient(grad * scale, above, upper) if needs[4] else None
+    if grad_x is not None:
+        grad_x = grad_x.to(x.dtype)
+    return grad_x, grad_scale, grad_zero_point, grad_lower, grad_upper
+
+
+def _scale_gradient(
+    grad: Tensor,
+    ratio: Tensor,
+    rounded: Tensor,
+    zero_point: Tensor | None,
+    lower: Bound,
+    upper: Bound,
+    clamped: Tensor,
+    passes: bool,
+) -> Tensor:
+    """``d y / d scale = (integer - zero_point) - [not clamped] * x / scale`` (times ``grad``)."""
+    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+        integer = _clamp_by_tensors(rounded, lower, upper)
+    else:
+        integer = rounded.clamp(lower, upper)
+    if zero_point is not None:
+        integer = integer - zero_point
+    through_ratio = ratio if passes else ratio.masked_fill(clamped, 0.0)
+    return grad * (integer - through_ratio)
+
+
+def _bound_gradient(grad: Tensor, where: Tensor, bound: Bound) -> Tensor | None:
+    if not isinstance(bound, Tensor):
+        return None
+    return grad.masked_fill(~where, 0.0).sum_to_size(bound.shape).to(bound.dtype)
+
+
+def fake_quant(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    lower: Bound,
+    upper: Bound,
+    plan: FakeQuantPlan,
+) -> Tensor:
+    """Quantize and dequantize in one differentiable operation.
+
+    ``y = (clamp(round(x / scale + zero_point), lower, upper) - zero_point) * scale`` with the
+    straight-through gradient for the rounding. Half-precision inputs are computed in float32
+    and rounded once at the end.
+
+    Args:
+        x: real values, any shape.
+        scale: real value of one integer step, broadcastable to ``x``.
+        zero_point: integer that stands for zero, broadcastable to ``x``; None means zero.
+        lower: smallest integer, a number or a 0-d tensor (then it receives a gradient).
+        upper: largest integer, a number or a 0-d tensor (then it receives a gradient).
+        plan: rounding mode and gradient of the clamp.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``, on the grid ``(integer - zero_point) * scale``.
+
+    Example:
+        >>> y = fake_quant(torch.tensor([0.26, -9.0]), torch.tensor(0.5), None, -8, 7, FakeQuantPlan())
+        >>> y
+        tensor([ 0.5000, -4.0000])
+
+    Reference: Esser et al., "Learned Step Size Quantization", 2020 (gradient for the scale);
+    Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
+    """
+    return _FakeQuantFn.apply(x, scale, zero_point, lower, upper, plan)

@@ -1,0 +1,18 @@
+"""Proxies: one module per quantized tensor of a layer. Layer: proxy (L4)."""
+
+from brevitas.proxy.parameter_quant import (
+    BiasQuantProxyFromInjector,
+    BiasQuantProxyFromInjectorBase,
+    WeightQuantProxyFromInjector,
+    WeightQuantProxyFromInjectorBase,
+)
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, ActQuantProxyFromInjectorBase
+
+__all__ = [
+    "ActQuantProxyFromInjector",
+    "ActQuantProxyFromInjectorBase",
+    "BiasQuantProxyFromInjector",
+    "BiasQuantProxyFromInjectorBase",
+    "WeightQuantProxyFromInjector",
+    "WeightQuantProxyFromInjectorBase",
+]

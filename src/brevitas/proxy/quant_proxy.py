@@ -1,0 +1,154 @@
+"""What all proxies share: one module per quantized tensor of a layer. Layer: proxy (L4).
+
+A proxy holds a declaration (the injector), builds the tensor quantizer from it, and turns what
+that returns into a quant tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from brevitas.common import ExportMixin
+from brevitas.core.quant._plan import rounding_mode_of
+from brevitas.inject import InjectorMeta
+
+__all__ = ["QuantProxyFromInjector", "QuantProxyProtocol"]
+
+
+@runtime_checkable
+class QuantProxyProtocol(Protocol):
+    """What a layer needs of a quantizer that is given as an object."""
+
+    is_quant_enabled: bool
+
+    def add_tracked_module(self, module: nn.Module) -> None:
+        """Attach one more layer to the quantizer."""
+
+
+class QuantProxyFromInjector(ExportMixin, nn.Module):
+    """A quantized tensor of a layer, or of several layers that share the quantizer.
+
+    Args:
+        quant_layer: layer that the tensor belongs to.
+        quant_injector: declaration of the quantizer.
+
+    Attributes:
+        disable_quant: assign True to pass values through unquantized, False to resume.
+        tracked_module_list: the layers; not child modules of the proxy.
+        quant_injector: the declaration, with the layer's keywords.
+        tensor_quant: the built quantizer, None where nothing is quantized.
+    """
+
+    def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
+        nn.Module.__init__(self)
+        ExportMixin.__init__(self)
+        self.update_state_dict_impl: Any = None
+        self.quant_injector = quant_injector
+        self.tracked_module_list: list[nn.Module] = []
+        self.disable_quant = False
+        self.skip_create_quant_tensor = False
+        self.is_groupwise = False
+        self.tensor_quant: nn.Module | None = None
+        self.add_tracked_module(quant_layer)
+
+    @property
+    def requires_export_handler(self) -> bool:
+        """True where the proxy quantizes, so that an exporter has to represent it."""
+        return self.is_quant_enabled
+
+    @property
+    def is_quant_enabled(self) -> bool:
+        """True where calling the proxy quantizes."""
+        return not self.disable_quant and self._tensor_quant_impl() is not None
+
+    @property
+    def is_proxy_compiled(self) -> bool:
+        """True where the quantizer runs as a compiled region."""
+        return False
+
+    @property
+    def is_signed(self) -> bool | None:
+        """True for signed integers; None where nothing is quantized."""
+        return self._declared("signed")
+
+    @property
+    def is_narrow_range(self) -> bool | None:
+        """True where one integer is left out for symmetry; None where nothing is quantized."""
+        return self._declared("narrow_range")
+
+    @property
+    def rounding_mode(self) -> str | None:
+        """Name of the rounding, as in the QONNX specification; None where nothing is quantized."""
+        int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
+        return None if int_quant is None else rounding_mode_of(int_quant.float_to_int_impl)
+
+    def _declared(self, name: str) -> Any:
+        if self._tensor_quant_impl() is None:
+            return None
+        int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
+        if int_quant is not None:
+            return getattr(int_quant, name)
+        return getattr(self.quant_injector, name) if name in self.quant_injector else None
+
+    def _tensor_quant_impl(self) -> nn.Module | None:
+        return self.tensor_quant
+
+    def add_tracked_module(self, module: nn.Module) -> None:
+        """Attach one more layer and build the quantizer anew over all of them.
+
+        Args:
+            module: layer that holds the quantized tensor.
+
+        Raises:
+            TypeError: for anything but a module.
+        """
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"add_tracked_module({module!r}): expected a torch.nn.Module.")
+        self.tracked_module_list.append(module)
+        self.update_tracked_modules()
+        self.init_tensor_quant()
+
+    def update_tracked_modules(self) -> None:
+        """Called after a layer was attached; the tracked layers are read when they are needed."""
+
+    def bound_injector(self) -> InjectorMeta:
+        """Return the declaration with the layers that it is built for.
+
+        The binding is not kept, so that a copied proxy builds for the copied layers.
+        """
+        modules = self.tracked_module_list
+        module = modules[0] if len(modules) == 1 else tuple(modules)
+        return self.quant_injector.let(module=module, proxy_module=self)
+
+    def init_tensor_quant(self) -> None:
+        """Build the tensor quantizer from the declaration."""
+        raise NotImplementedError(f"{type(self).__name__} does not build a tensor quantizer.")
+
+    def apply_input_view(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the shape in which it is quantized."""
+        return x
+
+    def _sentinel(self) -> Tensor:
+        """A zero on the device of the quantizer, to evaluate scales that depend on no input."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return torch.zeros((), device=tensor.device)
+        return torch.zeros(())
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if self.update_state_dict_impl is not None:
+            self.update_state_dict_impl(prefix, state_dict)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

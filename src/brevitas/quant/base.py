@@ -1,0 +1,214 @@
+"""The small declarations that predefined quantizers are combined from. Layer: quant (L5)."""
+
+from __future__ import annotations
+
+from brevitas.core.function_wrapper import CeilSte
+from brevitas.core.stats import NegativeMinOrZero, NegativePercentileOrZero
+from brevitas.core.zero_point import (
+    ParameterFromRuntimeZeroPoint,
+    StatsFromParameterZeroPoint,
+    ZeroZeroPoint,
+)
+from brevitas.inject import ExtendedInjector, this
+from brevitas.inject.enum import (
+    BitWidthImplType,
+    FloatToIntImplType,
+    QuantType,
+    RestrictValueType,
+    ScalingImplType,
+    ScalingPerOutputType,
+    StatsOp,
+)
+
+__all__ = [
+    "BatchQuantStatsScaling1d",
+    "BatchQuantStatsScaling2d",
+    "IntQuant",
+    "MaxStatsScaling",
+    "MinMaxStatsScaling",
+    "NarrowIntQuant",
+    "ParamFromRuntimeMinMaxScaling",
+    "ParamFromRuntimePercentileIntervalScaling",
+    "ParamFromRuntimePercentileScaling",
+    "ParamMinMaxInitScaling",
+    "PerChannelFloatScaling8bit",
+    "PerChannelPoTScaling8bit",
+    "PerTensorFloatScaling8bit",
+    "PerTensorPoTScaling8bit",
+    "ShiftedMinUintQuant",
+    "ShiftedParamFromPercentileUintQuant",
+    "UintQuant",
+]
+
+
+class MaxStatsScaling(ExtendedInjector):
+    """Scale from the largest magnitude."""
+
+    scaling_impl_type = ScalingImplType.STATS
+    scaling_stats_op = StatsOp.MAX
+    scaling_min_val = 1e-10
+
+
+class MinMaxStatsScaling(ExtendedInjector):
+    """Scale from the distance between the smallest and the largest value."""
+
+    scaling_impl_type = ScalingImplType.STATS
+    scaling_stats_op = StatsOp.MIN_MAX
+    scaling_min_val = 1e-10
+
+
+class ParamFromRuntimePercentileScaling(ExtendedInjector):
+    """Learned scale that starts from a percentile of the magnitudes."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_op = StatsOp.PERCENTILE
+    high_percentile_q = 99.999
+    collect_stats_steps = 300
+    scaling_min_val = 1e-10
+
+
+class ParamFromRuntimePercentileIntervalScaling(ExtendedInjector):
+    """Learned scale that starts from the distance between two percentiles."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_op = StatsOp.PERCENTILE_INTERVAL
+    high_percentile_q = 99.999
+    low_percentile_q = 0.001
+    collect_stats_steps = 300
+    scaling_min_val = 1e-10
+
+
+class ParamFromRuntimeMinMaxScaling(ExtendedInjector):
+    """Learned scale that starts from the distance between the smallest and the largest value."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_op = StatsOp.MIN_MAX
+    collect_stats_steps = 300
+    scaling_min_val = 1e-10
+
+
+class ParamMinMaxInitScaling(ExtendedInjector):
+    """Learned scale that starts from ``min_val`` and ``max_val`` given by the user."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER
+
+
+class BatchQuantStatsScaling1d(ExtendedInjector):
+    """Scale from the mean over channels of their largest magnitudes, batch by batch ``[N, C, L]``."""
+
+    scaling_impl_type = ScalingImplType.AFFINE_STATS
+    scaling_stats_op = StatsOp.MAX_AVE
+    scaling_stats_momentum = None
+    scaling_stats_permute_dims = (1, 0, 2)
+    scaling_min_val = 1e-10
+    affine_shift_scale = False
+
+
+class BatchQuantStatsScaling2d(ExtendedInjector):
+    """Scale from the mean over channels of their largest magnitudes, batch by batch ``[N, C, H, W]``."""
+
+    scaling_impl_type = ScalingImplType.AFFINE_STATS
+    scaling_stats_op = StatsOp.MAX_AVE
+    scaling_stats_momentum = None
+    scaling_stats_permute_dims = (1, 0, 2, 3)
+    scaling_min_val = 1e-10
+    affine_shift_scale = False
+
+
+class IntQuant(ExtendedInjector):
+    """Signed integers ``[-2**(b-1), 2**(b-1) - 1]``, symmetric."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = False
+    signed = True
+    zero_point_impl = ZeroZeroPoint
+
+
+class NarrowIntQuant(ExtendedInjector):
+    """Signed integers ``[-2**(b-1) + 1, 2**(b-1) - 1]``, symmetric."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = True
+    signed = True
+    zero_point_impl = ZeroZeroPoint
+
+
+class UintQuant(ExtendedInjector):
+    """Unsigned integers ``[0, 2**b - 1]`` without zero point."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = False
+    signed = False
+    zero_point_impl = ZeroZeroPoint
+
+
+class ShiftedMinUintQuant(ExtendedInjector):
+    """Unsigned integers of a parameter, with a zero point from its smallest value."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = False
+    signed = False
+    quantize_zero_point = True
+    zero_point_impl = StatsFromParameterZeroPoint
+    zero_point_stats_impl = NegativeMinOrZero
+    zero_point_shape = this.scaling_shape
+    zero_point_stats_input_view_shape_impl = this.scaling_stats_input_view_shape_impl
+    zero_point_stats_input_concat_dim = this.scaling_stats_input_concat_dim
+
+
+class ShiftedParamFromPercentileUintQuant(ExtendedInjector):
+    """Unsigned integers of an activation, with a learned zero point from a low percentile."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = False
+    signed = False
+    quantize_zero_point = True
+    zero_point_impl = ParameterFromRuntimeZeroPoint
+    zero_point_stats_impl = NegativePercentileOrZero
+    low_percentile_q = 0.001
+    zero_point_shape = this.scaling_shape
+    zero_point_stats_input_view_shape_impl = this.scaling_stats_input_view_shape_impl
+
+
+class PerTensorFloatScaling8bit(ExtendedInjector):
+    """One floating-point scale, 8 bits."""
+
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    restrict_scaling_type = RestrictValueType.FP
+    bit_width = 8
+
+
+class PerChannelFloatScaling8bit(ExtendedInjector):
+    """One floating-point scale per output channel, 8 bits."""
+
+    scaling_per_output_type = ScalingPerOutputType.CHANNEL
+    restrict_scaling_type = RestrictValueType.FP
+    bit_width = 8
+
+
+class PerTensorPoTScaling8bit(ExtendedInjector):
+    """One power-of-two scale, rounded up, 8 bits."""
+
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    restrict_scaling_type = RestrictValueType.POWER_OF_TWO
+    restrict_value_float_to_int_impl = CeilSte
+    bit_width = 8
+
+
+class PerChannelPoTScaling8bit(ExtendedInjector):
+    """One power-of-two scale per output channel, rounded up, 8 bits."""
+
+    scaling_per_output_type = ScalingPerOutputType.CHANNEL
+    restrict_scaling_type = RestrictValueType.POWER_OF_TWO
+    restrict_value_float_to_int_impl = CeilSte
+    bit_width = 8

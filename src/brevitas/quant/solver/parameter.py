@@ -1,0 +1,104 @@
+"""Solvers shared by weights and biases: the quantized tensor is a parameter. Layer: quant (L5)."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brevitas.core.function_wrapper import TensorClamp, TensorClampSte
+from brevitas.core.scaling import (
+    ConstScaling,
+    ParameterFromStatsFromParameterScaling,
+    ParameterScaling,
+    StatsFromParameterScaling,
+)
+from brevitas.inject import DependencyError, ExtendedInjector, value
+from brevitas.inject.enum import BitWidthImplType, ScalingImplType, ScalingPerOutputType
+from brevitas.quant.solver.common import as_member, choose
+
+__all__ = ["SolveParameterScaling", "SolveParameterTensorClamp", "first_module"]
+
+_SCALING: dict[ScalingImplType, type[nn.Module]] = {
+    ScalingImplType.HE: ConstScaling,
+    ScalingImplType.CONST: ConstScaling,
+    ScalingImplType.STATS: StatsFromParameterScaling,
+    ScalingImplType.AFFINE_STATS: StatsFromParameterScaling,
+    ScalingImplType.PARAMETER: ParameterScaling,
+    ScalingImplType.PARAMETER_FROM_STATS: ParameterFromStatsFromParameterScaling,
+}
+#: A clamped element passes its gradient on to the scale where the scale is learned.
+_LEARNED_SCALING = (
+    ScalingImplType.AFFINE_STATS,
+    ScalingImplType.PARAMETER,
+    ScalingImplType.PARAMETER_FROM_STATS,
+)
+
+
+def first_module(module: nn.Module | tuple[nn.Module, ...]) -> nn.Module:
+    """The layer that a quantizer belongs to, the first one where several share it.
+
+    Example:
+        >>> layer = nn.ReLU()
+        >>> first_module((layer, nn.Tanh())) is layer
+        True
+    """
+    return module[0] if isinstance(module, tuple) else module
+
+
+class SolveParameterScaling(ExtendedInjector):
+    """``scaling_impl_type`` -> ``scaling_impl`` of a parameter, with its start and shape."""
+
+    @value
+    def scaling_impl(scaling_impl_type: Any = None) -> Any:
+        return choose(_SCALING, scaling_impl_type, "scaling_impl_type")
+
+    @value
+    def scaling_init(
+        scaling_impl_type: Any,
+        tracked_parameter_list: Any,
+        scaling_const: float | Tensor | None = None,
+        scaling_init_impl: float | Tensor | None = None,
+    ) -> float | Tensor:
+        kind = as_member(ScalingImplType, scaling_impl_type, "scaling_impl_type")
+        if kind is ScalingImplType.HE:
+            return _he_scale(tracked_parameter_list[0])
+        for start in (scaling_init_impl, scaling_const):
+            if start is not None:
+                return start
+        raise DependencyError(
+            f"scaling_impl_type={scaling_impl_type} needs a start value: declare `scaling_init` "
+            "(a number, a tensor or a `value` function of `module`) or `scaling_const`."
+        )
+
+    @value
+    def scaling_shape(scaling_per_output: Any, scaling_per_output_channel_shape: Any) -> Any:
+        per_channel = scaling_per_output is ScalingPerOutputType.CHANNEL
+        return scaling_per_output_channel_shape if per_channel else ()
+
+    @value
+    def dtype(tracked_parameter_list: Any) -> torch.dtype:
+        return tracked_parameter_list[0].dtype
+
+    @value
+    def device(tracked_parameter_list: Any) -> torch.device:
+        return tracked_parameter_list[0].device
+
+
+def _he_scale(parameter: Tensor) -> float:
+    """Standard deviation of the He initialization, ``sqrt(2 / fan_in)``."""
+    fan_in = parameter[0].numel() if parameter.dim() > 1 else parameter.numel()
+    return sqrt(2.0 / fan_in)
+
+
+class SolveParameterTensorClamp(ExtendedInjector):
+    """Clamp with a gradient for the bounds where scale or bit width are learned."""
+
+    @value
+    def tensor_clamp_impl(scaling_impl_type: Any = None, bit_width_impl_type: Any = None) -> Any:
+        bit_width_kind = as_member(BitWidthImplType, bit_width_impl_type, "bit_width_impl_type")
+        scaling_kind = as_member(ScalingImplType, scaling_impl_type, "scaling_impl_type")
+        learned = bit_width_kind is BitWidthImplType.PARAMETER or scaling_kind in _LEARNED_SCALING
+        return TensorClamp if learned else TensorClampSte

@@ -1,0 +1,102 @@
+"""Solver of weight quantizers. Layer: quant (L5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brevitas.core.quant import RescalingIntQuant
+from brevitas.inject import ExtendedInjector, value
+from brevitas.inject.enum import QuantType, ScalingPerOutputType
+from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
+from brevitas.quant.solver.common import (
+    SolveBitWidth,
+    SolveIntQuant,
+    SolveRestriction,
+    SolveRounding,
+    SolveStats,
+    choose,
+)
+from brevitas.quant.solver.parameter import (
+    SolveParameterScaling,
+    SolveParameterTensorClamp,
+    first_module,
+)
+
+__all__ = ["WeightQuantSolver"]
+
+
+class SolveWeightShape(ExtendedInjector):
+    """What the granularity of a scale needs to know of the layer and its weight."""
+
+    @value
+    def output_channel_dim(module: Any) -> int:
+        return first_module(module).output_channel_dim
+
+    @value
+    def weight_ndims(tracked_parameter_list: Any) -> int:
+        return tracked_parameter_list[0].dim()
+
+    @value
+    def out_channels(tracked_parameter_list: Any, output_channel_dim: int) -> int:
+        return tracked_parameter_list[0].shape[output_channel_dim]
+
+    @value
+    def scaling_per_output_channel_shape(
+        weight_ndims: int, output_channel_dim: int, out_channels: int
+    ) -> tuple[int, ...]:
+        is_channel = (dim == output_channel_dim for dim in range(weight_ndims))
+        return tuple(out_channels if channel else 1 for channel in is_channel)
+
+    @value
+    def scaling_stats_permute_dims(
+        weight_ndims: int, output_channel_dim: int
+    ) -> tuple[int, ...] | None:
+        if output_channel_dim == 0:
+            return None
+        others = (dim for dim in range(weight_ndims) if dim != output_channel_dim)
+        return (output_channel_dim, *others)
+
+    @value
+    def scaling_stats_input_concat_dim(scaling_per_output: Any) -> int:
+        return 1 if scaling_per_output is ScalingPerOutputType.CHANNEL else 0
+
+
+class SolveWeightTensorQuant(SolveIntQuant):
+    """``quant_type`` -> ``tensor_quant`` of a weight."""
+
+    @value
+    def tensor_quant(quant_type: Any = None) -> Any:
+        table: dict[QuantType, Any] = {QuantType.INT: RescalingIntQuant, QuantType.FP: None}
+        return choose(table, quant_type, "quant_type")
+
+
+class WeightQuantSolver(
+    SolveWeightTensorQuant,
+    SolveParameterScaling,
+    SolveParameterTensorClamp,
+    SolveRestriction,
+    SolveStats,
+    SolveBitWidth,
+    SolveRounding,
+    SolveWeightShape,
+):
+    """Base of weight quantizers that are declared by enums.
+
+    Example:
+        >>> from brevitas.inject.enum import *
+        >>> from brevitas.core.zero_point import ZeroZeroPoint
+        >>> class MyWeightQuant(WeightQuantSolver):
+        ...     quant_type = QuantType.INT
+        ...     bit_width_impl_type = BitWidthImplType.CONST
+        ...     float_to_int_impl_type = FloatToIntImplType.ROUND
+        ...     scaling_impl_type = ScalingImplType.STATS
+        ...     scaling_stats_op = StatsOp.MAX
+        ...     restrict_scaling_type = RestrictValueType.FP
+        ...     scaling_per_output_type = ScalingPerOutputType.TENSOR
+        ...     zero_point_impl = ZeroZeroPoint
+        ...     bit_width, narrow_range, signed = 8, True, True
+        >>> MyWeightQuant.proxy_class.__name__
+        'WeightQuantProxyFromInjector'
+    """
+
+    proxy_class = WeightQuantProxyFromInjector

@@ -1,0 +1,28 @@
+"""Quantized tensors: a real value together with the integers behind it.
+
+Layer: quant_tensor (L2).
+"""
+
+from __future__ import annotations
+
+from brevitas.quant_tensor.base_quant_tensor import (
+    TOLERANCE,
+    IntMixin,
+    IntQuantTensorBase,
+    QuantTensor,
+    _unpack_quant_tensor,
+)
+from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor
+from brevitas.quant_tensor.int_torch_handler import INT_QUANT_TENSOR_FN_HANDLER
+from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
+
+__all__ = [
+    "INT_QUANT_TENSOR_FN_HANDLER",
+    "QUANT_TENSOR_FN_HANDLER",
+    "TOLERANCE",
+    "IntMixin",
+    "IntQuantTensor",
+    "IntQuantTensorBase",
+    "QuantTensor",
+    "_unpack_quant_tensor",
+]

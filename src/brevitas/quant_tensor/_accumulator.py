@@ -1,0 +1,173 @@
+"""How many bits an integer accumulator needs so that no sum of products overflows it.
+
+Layer: quant_tensor (L2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import gcd, prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brevitas.function.ops import max_int
+from brevitas.function.ops_ste import ceil_ste
+
+
+def spread(argument: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    """A size per dimension, from one size or as many as there are dimensions."""
+    sizes = (argument,) if isinstance(argument, int) else tuple(argument)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def argument(
+    args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str, default: Any
+) -> Any:
+    """An argument given by position or by name."""
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def sum_bit_width(largest_term: Tensor, terms: int) -> Tensor:
+    """Bits of a sum, `ceil(log2(terms * largest_term + 1))`, in the dtype of the term."""
+    # In float64 the logarithm of a sum just above a power of two is not rounded down to it.
+    largest_sum = largest_term.double() * terms if _has_double(largest_term) else (
+        largest_term * terms
+    )
+    return ceil_ste(torch.log2(largest_sum + 1)).to(largest_term.dtype)
+
+
+def _has_double(tensor: Tensor) -> bool:
+    return tensor.device.type != "mps"
+
+
+def product_bit_width(input_bit_width: Tensor, weight_bit_width: Tensor, terms: int) -> Tensor:
+    # The magnitudes of an unsigned format bound those of a signed one with the same bits, the
+    # bit of the sign included.
+    largest_input = max_int(False, False, input_bit_width)
+    largest_weight = max_int(False, False, weight_bit_width)
+    return sum_bit_width(largest_input * largest_weight, terms)
+
+
+def max_acc_bit_width_linear(
+    input_bit_width: Tensor,
+    weight_bit_width: Tensor,
+    weight_shape: Sequence[int],
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Bits of the accumulator of a linear layer.
+
+    `ceil(log2((2**b_x - 1) * (2**b_w - 1) * in_features + 1))`.
+
+    Args:
+        input_bit_width: b_x, bits of the input, 0-d.
+        weight_bit_width: b_w, bits of the weight, 0-d.
+        weight_shape: `[out_features, in_features]`.
+        *args: Ignored.
+        **kwargs: Ignored.
+
+    Returns:
+        Bits, 0-d, differentiable.
+
+    Example:
+        >>> max_acc_bit_width_linear(torch.tensor(8.), torch.tensor(8.), (4, 2))
+        tensor(17.)
+    """
+    return product_bit_width(input_bit_width, weight_bit_width, weight_shape[1])
+
+
+def max_acc_bit_width_convNd(
+    input_bit_width: Tensor,
+    weight_bit_width: Tensor,
+    weight_shape: Sequence[int],
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Bits of the accumulator of a convolution; see `max_acc_bit_width_linear`.
+
+    Args:
+        input_bit_width: Bits of the input, 0-d.
+        weight_bit_width: Bits of the weight, 0-d.
+        weight_shape: `[out_channels, in_channels / groups, *kernel_size]`.
+        *args: Ignored.
+        **kwargs: Ignored.
+
+    Returns:
+        Bits, 0-d, differentiable.
+
+    Example:
+        >>> max_acc_bit_width_convNd(torch.tensor(8.), torch.tensor(8.), (3, 2, 3, 3))
+        tensor(21.)
+    """
+    return product_bit_width(input_bit_width, weight_bit_width, prod(weight_shape[1:]))
+
+
+def max_acc_bit_width_convtransposeNd(
+    input_bit_width: Tensor,
+    weight_bit_width: Tensor,
+    weight_shape: Sequence[int],
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Bits of the accumulator of a transposed convolution; see `max_acc_bit_width_linear`.
+
+    Per dimension, `ceil(kernel / (stride / gcd(stride, dilation)))` taps meet in one output.
+
+    Args:
+        input_bit_width: Bits of the input, 0-d.
+        weight_bit_width: Bits of the weight, 0-d.
+        weight_shape: `[in_channels, out_channels / groups, *kernel_size]`.
+        *args: stride, padding, output_padding, groups, dilation.
+        **kwargs: The same by name.
+
+    Returns:
+        Bits, 0-d, differentiable.
+
+    Example:
+        >>> bits = torch.tensor(8.)
+        >>> max_acc_bit_width_convtransposeNd(bits, bits, (4, 6, 3, 3), stride=2)
+        tensor(20.)
+    """
+    kernel = tuple(weight_shape[2:])
+    strides = spread(argument(args, kwargs, 0, "stride", 1), len(kernel))
+    dilations = spread(argument(args, kwargs, 4, "dilation", 1), len(kernel))
+    groups = argument(args, kwargs, 3, "groups", 1)
+    taps = 1
+    for size, stride, dilation in zip(kernel, strides, dilations, strict=True):
+        period = stride // gcd(stride, dilation)
+        taps *= -(-size // period)
+    return product_bit_width(
+        input_bit_width, weight_bit_width, taps * weight_shape[0] // groups
+    )
+
+
+def max_acc_bit_width_avg_pool2d(input_bit_width: Tensor, avg_scaling: int) -> Tensor:
+    """Bits of the sum over one window of an average pool.
+
+    Args:
+        input_bit_width: Bits of the input, 0-d.
+        avg_scaling: Elements of the window.
+
+    Returns:
+        Bits, 0-d, differentiable.
+
+    Example:
+        >>> max_acc_bit_width_avg_pool2d(torch.tensor(8.), 4)
+        tensor(10.)
+    """
+    return sum_bit_width(max_int(False, False, input_bit_width), avg_scaling)
+
+
+FN_ACC_BITWIDTH_MAPPING: dict[Any, Callable[..., Tensor]] = {
+    F.linear: max_acc_bit_width_linear,
+    torch.conv1d: max_acc_bit_width_convNd,
+    torch.conv2d: max_acc_bit_width_convNd,
+    torch.conv3d: max_acc_bit_width_convNd,
+    torch.conv_transpose1d: max_acc_bit_width_convtransposeNd,
+    torch.conv_transpose2d: max_acc_bit_width_convtransposeNd,
+    torch.conv_transpose3d: max_acc_bit_width_convtransposeNd,
+    F.avg_pool2d: max_acc_bit_width_avg_pool2d,
+}

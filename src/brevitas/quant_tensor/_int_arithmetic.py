@@ -1,0 +1,282 @@
+"""Arithmetic between affine integer tensors: which integers the result of an operation holds.
+
+Layer: quant_tensor (L2).
+
+With `x = (q - z) * s`: a sum keeps `s` and adds the integers and zero points; a product multiplies
+the scales and needs as many bits as both factors together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brevitas.function.ops import max_int
+from brevitas.quant_tensor._accumulator import product_bit_width
+from brevitas.quant_tensor._compare import known_zero, require_zero
+from brevitas.quant_tensor._int_mixin import IntMixin
+from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
+
+_SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.value`."
+
+
+def _in_step(*operands: Any) -> bool:
+    return any(operand.training for operand in operands)
+
+
+def _shared_scale(first: Any, second: Any) -> Tensor:
+    """The scale of both; their mean in training, where a shared one is still being learned."""
+    if first.scale is second.scale:
+        return first.scale
+    if _in_step(first, second):
+        return (first.scale + second.scale) / 2
+    first.check_scaling_factors_same(second)
+    return first.scale if first.scale.dim() >= second.scale.dim() else second.scale
+
+
+def _with_offset(x: Any, value: Tensor, offset: Any) -> Any:
+    """`value = x.value + offset` for a real offset, which moves the zero point."""
+    return x.set(value=value, zero_point=x.zero_point - offset / x.scale)
+
+
+def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
+    """Sum of two operands of which at least one is an affine integer tensor.
+
+    Two of them: `s` is shared, `z = z1 + z2`, `b = max(b1, b2) + 1`. With a float operand `f`:
+    the integers stay and `z = z1 - f / s`.
+
+    Args:
+        first: Affine integer tensor, tensor or number.
+        second: Affine integer tensor, tensor or number.
+        alpha: Factor of `second`; other than 1 the result is a plain tensor.
+        out: Not supported.
+
+    Returns:
+        Affine integer tensor; plain tensor if alpha is not 1.
+
+    Raises:
+        RuntimeError: Scales differ and neither operand is in training.
+    """
+    if alpha != 1 or out is not None:
+        first, second = _unpack_quant_tensor((first, second))
+        return torch.add(first, second, alpha=alpha, out=out)
+    value = _unpack_quant_tensor(first) + _unpack_quant_tensor(second)
+    if not isinstance(second, IntMixin):
+        return _with_offset(first, value, second)
+    if not isinstance(first, IntMixin):
+        return _with_offset(second, value, first)
+    return type(first)(
+        value=value,
+        scale=_shared_scale(first, second),
+        zero_point=first.zero_point + second.zero_point,
+        bit_width=torch.maximum(first.bit_width, second.bit_width) + 1,
+        signed=first.signed or second.signed,
+        training=_in_step(first, second),
+    )
+
+
+def subtract(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
+    """Difference, as the sum with the negative; see `add`."""
+    if alpha != 1 or out is not None:
+        first, second = _unpack_quant_tensor((first, second))
+        return torch.sub(first, second, alpha=alpha, out=out)
+    return add(first, negate(second) if isinstance(second, IntMixin) else -second)
+
+
+def reverse_subtract(first: Any, second: Any) -> Any:
+    """`second - first`."""
+    return subtract(second, first)
+
+
+def negate(x: Any, *, out: None = None) -> Any:
+    """`-x`: the zero point changes its sign, and an unsigned tensor needs one bit more.
+
+    The lowest integer of a signed tensor has no counterpart in its bit width.
+    """
+    bit_width = x.bit_width if x.signed else x.bit_width + 1
+    value = torch.neg(x.value, out=out)
+    return x.set(value=value, zero_point=-x.zero_point, bit_width=bit_width, signed=True)
+
+
+def absolute(x: Any, *, out: None = None) -> Any:
+    """`abs(x)`, unsigned: `abs(q - z)` with zero point 0.
+
+    A signed tensor without zero point needs one bit less, its lowest integer excepted; one with
+    an integer zero point keeps its bit width.
+    """
+    bit_width = x.bit_width
+    if x.signed:
+        bit_width = bit_width - 1 + (x.zero_point != 0).any()
+    value = torch.abs(x.value, out=out)
+    return x.set(value=value, zero_point=x.zero_point * 0, bit_width=bit_width, signed=False)
+
+
+def _require_no_zero_point(operation: str, *operands: Any) -> None:
+    headline = f"Zero-points of {operation} operands are non-zero, not supported"
+    for x in operands:
+        require_zero(x.zero_point, headline, _SUBTRACT_ZERO_POINT, _in_step(*operands))
+
+
+def multiply(first: Any, second: Any, *, out: None = None) -> Any:
+    """Product: `s = s1 * s2`, `b = b1 + b2`; with a float operand a plain tensor.
+
+    Args:
+        first: Affine integer tensor, tensor or number.
+        second: Affine integer tensor, tensor or number.
+        out: Not supported.
+
+    Returns:
+        Affine integer tensor, or tensor.
+
+    Raises:
+        RuntimeError: A zero point is not zero.
+    """
+    value = torch.mul(_unpack_quant_tensor(first), _unpack_quant_tensor(second), out=out)
+    if not (isinstance(first, IntMixin) and isinstance(second, IntMixin)):
+        return value
+    _require_no_zero_point("mul", first, second)
+    return type(first)(
+        value=value,
+        scale=first.scale * second.scale,
+        zero_point=first.zero_point * second.zero_point,
+        bit_width=first.bit_width + second.bit_width,
+        signed=first.signed or second.signed,
+        training=_in_step(first, second),
+    )
+
+
+def divide(first: Any, second: Any, *, rounding_mode: str | None = None, out: None = None) -> Any:
+    """Quotient, with a step so fine that the divisor's largest integer gives one step.
+
+    `s = s1 / (s2 * (max_int2 + 1))`, `b = b1 + b2`. A quotient of integers is no integer
+    multiple of any step in general, so that the result is not valid until it is requantized.
+
+    Args:
+        first: Affine integer tensor, tensor or number.
+        second: Affine integer tensor, tensor or number.
+        rounding_mode: As in `torch.div`; with one the result is a plain tensor.
+        out: Not supported.
+
+    Returns:
+        Affine integer tensor, or tensor if one operand or a rounding mode makes it one.
+
+    Raises:
+        RuntimeError: A zero point is not zero.
+    """
+    dividend, divisor = _unpack_quant_tensor((first, second))
+    value = torch.div(dividend, divisor, rounding_mode=rounding_mode, out=out)
+    both = isinstance(first, IntMixin) and isinstance(second, IntMixin)
+    if rounding_mode is not None or not both:
+        return value
+    _require_no_zero_point("div", first, second)
+    steps = max_int(second.signed, False, second.bit_width) + 1
+    return type(first)(
+        value=value,
+        scale=first.scale / (second.scale * steps),
+        zero_point=first.zero_point * second.zero_point,
+        bit_width=first.bit_width + second.bit_width,
+        signed=first.signed or second.signed,
+        training=_in_step(first, second),
+    )
+
+
+def _concatenated_scale(tensors: Sequence[Any], dim: int) -> Tensor | None:
+    """Scales side by side where they run along `dim` in every operand, else None."""
+    ranks = {x.value.dim() for x in tensors}
+    along = [x.scale.dim() in ranks and x.scale.size(dim) == x.value.size(dim) > 1 for x in tensors]
+    if len(ranks) != 1 or not all(along):
+        return None
+    return torch.cat([x.scale for x in tensors], dim=dim)
+
+
+def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> Any:
+    """Concatenate; the operands share scale, zero point, bit width and sign.
+
+    In training scale and zero point are averaged instead. Scales that run along `dim` are
+    concatenated.
+
+    Args:
+        tensors: Affine integer tensors; with a plain tensor among them the result is plain.
+        dim: Dimension along which the values are put.
+        out: Not supported.
+
+    Returns:
+        Affine integer tensor, or tensor.
+
+    Raises:
+        RuntimeError: Bit width or sign differ, or outside training scale or zero point.
+    """
+    tensors = list(tensors)
+    value = torch.cat(_unpack_quant_tensor(tensors), dim=dim, out=out)
+    if not all(isinstance(x, IntMixin) for x in tensors):
+        return value
+    first = tensors[0]
+    scale = _concatenated_scale(tensors, dim)
+    for x in tensors[1:]:
+        if scale is None:
+            first.check_scaling_factors_same(x)
+        first.check_zero_points_same(x)
+        first.check_bit_width_same(x)
+        first.check_sign_same(x)
+    training = _in_step(*tensors)
+    zero_point = first.zero_point
+    if training:
+        scale = _mean([x.scale for x in tensors]) if scale is None else scale
+        zero_point = _mean([x.zero_point for x in tensors])
+    return type(first)(
+        value=value,
+        scale=first.scale if scale is None else scale,
+        zero_point=zero_point,
+        bit_width=first.bit_width,
+        signed=first.signed,
+        training=training,
+    )
+
+
+def _mean(items: Sequence[Tensor]) -> Tensor:
+    if all(item is items[0] for item in items):
+        return items[0]
+    return sum(items[1:], items[0]) / len(items)
+
+
+def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
+    """Matrix product: `s = s1 * s2`, with the bits that the sum over the inner dimension needs.
+
+    A zero point of the first operand gives `z = z1 * sum (q2 - z2)`, one of the second operand
+    (an integer) widens its integers by one bit.
+
+    Args:
+        first: Affine integer tensor or tensor, `[..., m, k]`.
+        second: Affine integer tensor or tensor, `[..., k, n]`.
+        out: Not supported.
+
+    Returns:
+        Affine integer tensor `[..., m, n]`; plain tensor if an operand is plain, a vector, or has
+        scales along the inner dimension.
+    """
+    left, right = _unpack_quant_tensor((first, second))
+    value = torch.matmul(left, right, out=out)
+    both = isinstance(first, IntMixin) and isinstance(second, IntMixin)
+    if not both or left.dim() < 2 or right.dim() < 2:
+        return value
+    left_fields, right_fields = (first.scale, first.zero_point), (second.scale, second.zero_point)
+    if any(field.dim() >= 1 and field.size(-1) != 1 for field in left_fields):
+        return value
+    if any(field.dim() >= 2 and field.size(-2) != 1 for field in right_fields):
+        return value
+    zero_point = first.zero_point * 0
+    if not known_zero(first.zero_point):
+        sums = torch.round(right.detach() / second.scale.detach()).sum(-2, keepdim=True)
+        zero_point = first.zero_point * sums
+    second_bits = second.bit_width + (second.zero_point != 0).any()
+    return type(first)(
+        value=value,
+        scale=first.scale * second.scale,
+        zero_point=zero_point,
+        bit_width=product_bit_width(first.bit_width, second_bits, left.shape[-1]),
+        signed=first.signed or second.signed or not known_zero(second.zero_point),
+        training=_in_step(first, second),
+    )

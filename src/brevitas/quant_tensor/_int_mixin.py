@@ -1,0 +1,190 @@
+"""What affine integer tensors know about their integers: values, range, validity.
+
+Layer: quant_tensor (L2).
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brevitas.function.ops import max_int, min_int
+from brevitas.quant_tensor._compare import is_traced, require_equal
+
+# Largest distance of `value / scale + zero_point` from an integer at which it still counts as
+# that integer, by the dtype of the value.
+TOLERANCE: dict[torch.dtype, float] = {
+    torch.float64: 0.1,
+    torch.float32: 0.2,
+    torch.float16: 0.5,
+    torch.bfloat16: 0.5,
+}
+# Devices without float64 arithmetic.
+_SINGLE_PRECISION_DEVICES = ("mps",)
+
+_SHARE_QUANTIZER = (
+    "Requantize both operands with one shared quantizer, or use `.value` to go on in float."
+)
+
+
+def integer_dtype(bit_width: builtins.float, signed: bool) -> torch.dtype:
+    """Smallest integer dtype that holds all integers of a format.
+
+    Args:
+        bit_width: Bits, at most 64 if signed, 63 if not.
+        signed: Whether the format has negative numbers.
+
+    Returns:
+        Dtype, by the number of bits a signed type needs, with uint8 for 8 unsigned bits.
+
+    Example:
+        >>> integer_dtype(8, False), integer_dtype(9, True), integer_dtype(17, True)
+        (torch.uint8, torch.int16, torch.int32)
+    """
+    if bit_width <= 8:
+        return torch.int8 if signed else torch.uint8
+    bits = bit_width if signed else bit_width + 1
+    return torch.int16 if bits <= 16 else torch.int32 if bits <= 32 else torch.int64
+
+
+class IntMixin:
+    """Integers of a record with `value`, `scale`, `zero_point`, `bit_width` and `signed`."""
+
+    __slots__ = ()
+
+    value: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bit_width: Tensor
+    signed: bool
+    training: bool
+
+    @property
+    def _pre_round_int_value(self) -> Tensor:
+        """`value / scale + zero_point` in the working precision."""
+        return self.value / self.scale + self.zero_point
+
+    def _exact_int_value(self) -> tuple[Tensor, Tensor]:
+        """The nearest integers, and where they are integers up to the stated tolerance.
+
+        Computed in float64, where `value / scale` carries only the rounding of the value itself:
+        half a unit in its last place, twice that after one more operation. An integer of so many
+        bits that this exceeds the tolerance cannot be told from its neighbours, and passes.
+        """
+        value = self.value
+        if value.device.type not in _SINGLE_PRECISION_DEVICES:
+            value = value.double()
+        ratio = value / self.scale
+        pre_round = ratio + self.zero_point
+        rounded = torch.round(pre_round)
+        rounding = 2 * torch.finfo(self.value.dtype).eps * ratio.abs()
+        tolerance = torch.clamp(rounding, min=TOLERANCE.get(self.value.dtype, 0.2))
+        return rounded, (pre_round - rounded).abs() <= tolerance
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        low = min_int(self.signed, False, self.bit_width)
+        return low, max_int(self.signed, False, self.bit_width)
+
+    def _integers(self) -> tuple[Tensor, Tensor]:
+        """The nearest integers, and one bool: whether all are integers and in range."""
+        rounded, is_integer = self._exact_int_value()
+        low, high = self._range()
+        return rounded, (is_integer & (rounded >= low) & (rounded <= high)).all()
+
+    @property
+    def is_valid(self) -> bool | Tensor:
+        """Whether `value / scale + zero_point` are integers within the bit width.
+
+        A 0-d bool tensor in a traced graph.
+        """
+        try:
+            valid = self._integers()[1]
+        except RuntimeError:  # fields that do not broadcast describe no integers
+            return False
+        return valid if is_traced() else bool(valid)
+
+    def int(self, float_datatype: bool = False) -> Tensor:
+        """The integers, `round(value / scale + zero_point)`.
+
+        Args:
+            float_datatype: Keep a floating-point dtype, at least float32.
+
+        Returns:
+            Tensor of the shape of `value`, in the smallest integer dtype that holds the bit
+            width. Where the bit width cannot be read (in a traced graph) the dtype is int64.
+
+        Raises:
+            RuntimeError: They are no integers or out of range; in a traced graph an assertion.
+        """
+        if is_traced():
+            rounded, valid = self._integers()
+            torch._assert_async(valid, "IntQuantTensor not valid.")
+            dtype = torch.int64
+        else:
+            if not self.is_valid:
+                raise RuntimeError(self._invalid_message())
+            rounded = self._exact_int_value()[0]
+            dtype = integer_dtype(float(self.bit_width.max()), self.signed)
+        if float_datatype:
+            wide = self.value.dtype in (torch.float32, torch.float64)
+            dtype = self.value.dtype if wide else torch.float32
+        return rounded.to(dtype)
+
+    def _invalid_message(self) -> str:
+        start = "IntQuantTensor not valid. QuantTensor not valid."
+        remedy = "Requantize the value, or use `_pre_round_int_value` for the unchecked integers."
+        try:
+            rounded, is_integer = self._exact_int_value()
+            low, high = (bound.broadcast_to(rounded.shape) for bound in self._range())
+        except RuntimeError:
+            return (
+                f"{start} scale {tuple(self.scale.shape)} and zero point "
+                f"{tuple(self.zero_point.shape)} do not broadcast to the value "
+                f"{tuple(self.value.shape)}. {remedy}"
+            )
+        outside = (rounded < low) | (rounded > high)
+        if bool(outside.any()):
+            kind = "signed" if self.signed else "unsigned"
+            return (
+                f"{start} {int(outside.sum())} of {rounded.numel()} integers are out of range: "
+                f"found {rounded.min():g} to {rounded.max():g}, accepted {low.min():g} to "
+                f"{high.max():g} ({kind}, bit width {self.bit_width.max():g}). {remedy}"
+            )
+        count = int((~is_integer).sum())
+        return (
+            f"{start} {count} of {rounded.numel()} values are no integer multiple of the scale "
+            f"{self.scale.flatten()[:4].tolist()}. {remedy}"
+        )
+
+    def check_scaling_factors_same(self, other: Any) -> bool | None:
+        """Raise a RuntimeError if scales differ outside training; True in training."""
+        if self.training or other.training:
+            return True
+        headline = "Scaling factors are different"
+        require_equal(self.scale, other.scale, headline, _SHARE_QUANTIZER, False)
+        return None
+
+    def check_zero_points_same(self, other: Any) -> bool | None:
+        """Raise a RuntimeError if zero points differ outside training; True in training."""
+        if self.training or other.training:
+            return True
+        headline = "Zero points are different"
+        require_equal(self.zero_point, other.zero_point, headline, _SHARE_QUANTIZER, False)
+        return None
+
+    def check_bit_width_same(self, other: Any) -> None:
+        """Raise a RuntimeError if bit widths differ."""
+        in_step = self.training or other.training
+        headline = "Bit widths are different"
+        require_equal(self.bit_width, other.bit_width, headline, _SHARE_QUANTIZER, in_step)
+
+    def check_sign_same(self, other: Any) -> None:
+        """Raise a RuntimeError if one is signed and the other is not."""
+        if self.signed != other.signed:
+            raise RuntimeError(
+                f"Signs are different: signed={self.signed} and signed={other.signed}. "
+                f"{_SHARE_QUANTIZER}"
+            )

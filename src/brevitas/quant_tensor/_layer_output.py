@@ -1,0 +1,188 @@
+"""The quantization of what a linear or convolution layer puts out, from that of its operands.
+
+Layer: quant_tensor (L2).
+
+With `x = (q_x - z_x) * s_x` and `w = (q_w - z_w) * s_w` (`z_w` an integer), each output is
+`s_x * s_w * (sum q_x * (q_w - z_w) - z_x * sum (q_w - z_w))`. The first sum is what an integer
+accumulator holds; the second is the zero point of the output, another one at the borders of a
+convolution that pads with zeros. A real bias is one more zero point, `-bias / (s_x * s_w)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument
+from brevitas.quant_tensor._broadcast_fields import is_per_tensor
+from brevitas.quant_tensor._compare import is_close, known_equal, known_zero
+from brevitas.quant_tensor._int_mixin import IntMixin
+
+# Function -> number of spatial dimensions.
+_CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_TRANSPOSED: dict[Any, int] = {
+    torch.conv_transpose1d: 1,
+    torch.conv_transpose2d: 2,
+    torch.conv_transpose3d: 3,
+}
+_SPATIAL_DIMS: dict[Any, int] = {F.linear: 0, **_CONVOLUTIONS, **_TRANSPOSED}
+
+
+class LayerOutput(NamedTuple):
+    """Fields of the output of a layer other than its value."""
+
+    scale: Tensor
+    zero_point: Tensor
+    bit_width: Tensor
+    signed: bool
+    training: bool
+
+
+def _per_channel(fn: Any, field: Tensor, rank: int) -> Tensor:
+    """A field with one number, or one for each output channel, in the shape of the output."""
+    shape = [1] * rank
+    shape[rank - 1 - _SPATIAL_DIMS[fn]] = -1
+    return field.reshape(shape)
+
+
+def _per_input(field: Tensor, rank: int) -> Tensor:
+    """A field of the input, with as many dimensions as the input."""
+    if is_per_tensor(field):
+        return field.reshape((1,) * rank)
+    return field.reshape((1,) * (rank - field.dim()) + tuple(field.shape))
+
+
+def quant_output_scale_impl(
+    fn: Callable[..., Any], inp: Tensor, quant_input_scale: Tensor, quant_weight_scale: Tensor
+) -> Tensor:
+    """Scale of the output of a layer, `s_x * s_w`.
+
+    Args:
+        fn: `torch.nn.functional.linear` or a convolution.
+        inp: Input of the layer.
+        quant_input_scale: s_x, broadcastable to the input, constant along the summed dimensions.
+        quant_weight_scale: s_w, one number or one per output channel, in any shape.
+
+    Returns:
+        Scale with as many dimensions as the output.
+
+    Example:
+        >>> quant_output_scale_impl(F.linear, torch.ones(3, 5), torch.tensor(.5), torch.ones(4, 1))
+        tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
+    """
+    rank = inp.dim()
+    return _per_input(quant_input_scale, rank) * _per_channel(fn, quant_weight_scale, rank)
+
+
+def _weight_bit_width(weight: Any) -> Tensor:
+    """Bits of `q_w - z_w`: one more than of `q_w` if there is a zero point."""
+    zero = known_zero(weight.zero_point)
+    if zero is None:
+        return weight.bit_width + weight.zero_point.any()
+    return weight.bit_width if zero else weight.bit_width + 1
+
+
+def _is_padded(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if fn in _TRANSPOSED:
+        return True
+    padding = argument(args, kwargs, 1, "padding", 0) if fn in _CONVOLUTIONS else 0
+    return padding != "valid" and any((padding,) if isinstance(padding, (int, str)) else padding)
+
+
+def _input_offset(fn: Any, x: Any, weight: Any, args: Any, kwargs: Any) -> Tensor:
+    """`z_x * sum (q_w - z_w)` for each output channel, and position if zeros are padded."""
+    value, rank = x.value, x.value.dim()
+    zero_point = _per_input(x.zero_point, rank)
+    integers = torch.round(weight.value.detach() / weight.scale.detach())
+    if is_per_tensor(zero_point) and not _is_padded(fn, args, kwargs):
+        return zero_point * _per_channel(fn, integers.flatten(1).sum(1), rank)
+    # Leading dimensions stay as small as they are, those that are summed over are expanded.
+    summed_dims = _SPATIAL_DIMS[fn] + 1
+    leading = zero_point.shape[: rank - summed_dims]
+    expanded = zero_point.expand(*leading, *value.shape[rank - summed_dims :])
+    return fn(expanded.to(integers.dtype), integers, None, *args, **kwargs)
+
+
+def _repeat_over_groups(fn: Any, weight: Any, args: Any, kwargs: Any) -> Tensor:
+    """Weight scale of every output channel: groups of a transposed convolution share theirs."""
+    groups = argument(args, kwargs, 3, "groups", 1) if fn in _TRANSPOSED else 1
+    scale = weight.scale
+    return scale if groups == 1 or is_per_tensor(scale) else scale.flatten().repeat(groups)
+
+
+def _add_bias(
+    output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int
+) -> LayerOutput:
+    """Fold a bias in: a quantized one on the scale of the output adds bits, else a zero point."""
+    if not isinstance(bias, IntMixin):
+        offset = _per_channel(fn, bias, rank) / output.scale
+        return output._replace(zero_point=output.zero_point - offset)
+    bias_scale = _per_channel(fn, bias.scale, rank)
+    same = known_equal(bias_scale, output.scale)
+    real_offset = None
+    if not same:
+        real_offset = -_per_channel(fn, bias.value, rank) / output.scale
+        if same is None:
+            zero = torch.zeros_like(real_offset)
+            real_offset = torch.where(is_close(bias_scale, output.scale), zero, real_offset)
+    zero_point = output.zero_point
+    if real_offset is not None:
+        zero_point = zero_point + real_offset
+    elif not known_zero(bias.zero_point):
+        zero_point = zero_point + _per_channel(fn, bias.zero_point, rank)
+    return output._replace(
+        zero_point=zero_point,
+        bit_width=torch.maximum(output.bit_width, bias.bit_width) + 1,
+        signed=output.signed or bias.signed,
+        training=output.training or bias.training,
+    )
+
+
+def layer_output(
+    fn: Callable[..., Any], quant_input: Any, quant_weight: Any, bias: Any, *args: Any, **kwargs: Any
+) -> LayerOutput:
+    """Scale, zero point, bit width and flags of the output of a layer, without computing it.
+
+    Args:
+        fn: `torch.nn.functional.linear` or a (transposed) convolution.
+        quant_input: Affine integer input.
+        quant_weight: Affine integer weight, with a scale per tensor or per output channel.
+        bias: Quantized or plain bias `[out]`, or None.
+        *args: Arguments of `fn` after the bias.
+        **kwargs: The same by name.
+
+    Returns:
+        Fields that together with the value make an affine integer tensor.
+
+    Example:
+        >>> output = layer_output(F.linear, x, w, None)  # doctest: +SKIP
+        >>> output.bit_width  # doctest: +SKIP
+        tensor(17.)
+    """
+    rank = quant_input.value.dim()
+    weight_scale = _repeat_over_groups(fn, quant_weight, args, kwargs)
+    scale = quant_output_scale_impl(fn, quant_input.value, quant_input.scale, weight_scale)
+    bit_width = FN_ACC_BITWIDTH_MAPPING[fn](
+        quant_input.bit_width,
+        _weight_bit_width(quant_weight),
+        quant_weight.value.shape,
+        *args,
+        **kwargs,
+    )
+    if known_zero(quant_input.zero_point):
+        zero_point = scale.new_zeros(1)
+    else:
+        zero_point = _input_offset(fn, quant_input, quant_weight, args, kwargs)
+    weight_has_sign = quant_weight.signed or not known_zero(quant_weight.zero_point)
+    output = LayerOutput(
+        scale=scale,
+        zero_point=zero_point,
+        bit_width=bit_width,
+        signed=quant_input.signed or weight_has_sign,
+        training=quant_input.training or quant_weight.training,
+    )
+    return output if bias is None else _add_bias(output, bias, fn, rank)

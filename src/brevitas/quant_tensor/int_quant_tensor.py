@@ -1,0 +1,144 @@
+"""A tensor whose values are integers times a scale, and that knows which integers.
+
+Layer: quant_tensor (L2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import _pytree as fx_pytree
+from torch.utils import _pytree as pytree
+
+from brevitas.quant_tensor import _int_arithmetic as arithmetic
+from brevitas.quant_tensor.base_quant_tensor import (
+    FieldName,
+    IntMixin,
+    IntQuantTensorBase,
+    QuantTensor,
+)
+from brevitas.quant_tensor.int_torch_handler import INT_QUANT_TENSOR_FN_HANDLER
+from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
+
+__all__ = ["INT_QUANT_TENSOR_FN_HANDLER", "QUANT_TENSOR_FN_HANDLER", "IntQuantTensor"]
+
+
+def _as_tensor(field: Any, value: Tensor) -> Any:
+    """A Python number as a float32 scalar next to `value`; anything else unchanged."""
+    if isinstance(field, (int, float)):
+        return torch.tensor(field, dtype=torch.float32, device=value.device)
+    return field
+
+
+def _new(
+    cls: type[IntQuantTensor],
+    value: Tensor,
+    scale: Tensor | float,
+    zero_point: Tensor | float,
+    bit_width: Tensor | float,
+    signed: bool | Tensor,
+    training: bool | Tensor,
+) -> IntQuantTensor:
+    scale = _as_tensor(scale, value)
+    zero_point = _as_tensor(zero_point, value)
+    bit_width = _as_tensor(bit_width, value)
+    return _build(cls, (value, scale, zero_point, bit_width), bool(signed), bool(training))
+
+
+def _build(
+    cls: type[IntQuantTensor], tensors: tuple[Any, ...], signed: bool, training: bool
+) -> IntQuantTensor:
+    flags: tuple[Any, Any] = (signed, training)
+    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+        # TorchScript returns tensors only, and only those that the trace has made.
+        flags = (torch.tensor(signed), torch.tensor(training))
+    self = tuple.__new__(cls, (*tensors, *flags))
+    # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
+    # is a tensor, whereas a flag has to be a constant of the graph.
+    object.__setattr__(self, "signed", signed)
+    object.__setattr__(self, "training", training)
+    return self
+
+
+# The base keeps the constructor, since tracers take a class for a named tuple only if it has the
+# constructor of its base.
+IntQuantTensorBase.__new__ = _new  # type: ignore[method-assign]
+
+
+class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
+    """Affine integer tensor: `value = (integer - zero_point) * scale`.
+
+    Invariants: `value`, `scale`, `zero_point` and `bit_width` are tensors, scale and zero point
+    broadcast against the value, `signed` and `training` are Python booleans; nothing changes
+    after construction. The integers lie in `[-2**(b-1), 2**(b-1) - 1]` if signed, else in
+    `[0, 2**b - 1]`; `is_valid` tells whether they do.
+
+    Args:
+        value: Real values, any shape.
+        scale: Real value of one integer step, broadcastable to value. Python numbers become
+            float32 tensors on the device of the value, here and below.
+        zero_point: Integer that stands for zero, broadcastable to value; a real number where a
+            float bias is folded in.
+        bit_width: Bits of the integers.
+        signed: Whether the integers have a sign.
+        training: Whether scales may still differ between operands.
+
+    Example:
+        >>> x = IntQuantTensor(torch.tensor([0.5, -1.]), 0.5, 0., 8, signed=True, training=False)
+        >>> x.int()
+        tensor([ 1, -2], dtype=torch.int8)
+        >>> (x + x).bit_width
+        tensor(9.)
+
+    Reference:
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", CVPR 2018, equation 1.
+    """
+
+    __new__ = IntQuantTensorBase.__new__
+    _fields = tuple(FieldName(name) for name in IntQuantTensorBase._fields)
+
+    _function_handlers = (INT_QUANT_TENSOR_FN_HANDLER, QUANT_TENSOR_FN_HANDLER)
+    _tensor_fields = ("value", "scale", "zero_point", "bit_width")
+    _broadcast_fields = ("scale", "zero_point")
+
+    @classmethod
+    def _make(cls, iterable: Any) -> IntQuantTensor:
+        return cls(*iterable)
+
+    @staticmethod
+    def cat(tensors: Any, dim: int = 0, out: None = None) -> Any:
+        """Concatenate as `torch.cat`; see `brevitas.quant_tensor._int_arithmetic.concatenate`."""
+        return arithmetic.concatenate(tensors, dim, out=out)
+
+
+QuantTensor._default_class = IntQuantTensor
+
+
+def _flatten(x: IntQuantTensor) -> tuple[list[Any], tuple[bool, bool]]:
+    return [x.value, x.scale, x.zero_point, x.bit_width], (x.signed, x.training)
+
+
+def _flatten_with_keys(x: IntQuantTensor) -> tuple[list[Any], tuple[bool, bool]]:
+    fields, flags = _flatten(x)
+    names = IntQuantTensor._tensor_fields
+    return [(pytree.GetAttrKey(n), f) for n, f in zip(names, fields, strict=True)], flags
+
+
+def _unflatten(fields: Any, flags: Any) -> IntQuantTensor:
+    # Leaves may be anything while a transform is under way: no conversion, no check.
+    signed, training = flags
+    return _build(IntQuantTensor, tuple(fields), signed, training)
+
+
+pytree.register_pytree_node(
+    IntQuantTensor,
+    _flatten,
+    _unflatten,
+    serialized_type_name="brevitas.quant_tensor.IntQuantTensor",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
+# Exported programs flatten their inputs by a table of their own.
+fx_pytree.register_pytree_flatten_spec(IntQuantTensor, lambda x, spec: _flatten(x)[0])

@@ -1,0 +1,233 @@
+"""Torch functions whose result on affine integer tensors is again integers: layers, pools, sums.
+
+Layer: quant_tensor (L2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brevitas.quant_tensor import _int_arithmetic as arithmetic
+from brevitas.quant_tensor._accumulator import (
+    FN_ACC_BITWIDTH_MAPPING,
+    max_acc_bit_width_avg_pool2d,
+    max_acc_bit_width_convNd,
+    max_acc_bit_width_convtransposeNd,
+    max_acc_bit_width_linear,
+    spread,
+)
+from brevitas.quant_tensor._broadcast_fields import is_per_tensor
+from brevitas.quant_tensor._int_mixin import IntMixin
+from brevitas.quant_tensor._layer_output import LayerOutput, layer_output, quant_output_scale_impl
+from brevitas.quant_tensor._tensor_interface import tensor_functions
+from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
+
+__all__ = [
+    "FN_ACC_BITWIDTH_MAPPING",
+    "INT_QUANT_TENSOR_FN_HANDLER",
+    "LayerOutput",
+    "create_int_quant_tensor",
+    "implements_int_qt",
+    "layer_output",
+    "max_acc_bit_width_avg_pool2d",
+    "max_acc_bit_width_convNd",
+    "max_acc_bit_width_convtransposeNd",
+    "max_acc_bit_width_linear",
+    "quant_layer",
+    "quant_output_scale_impl",
+]
+
+Handler = Callable[..., Any]
+
+# torch function -> its rule for affine integers.
+INT_QUANT_TENSOR_FN_HANDLER: dict[Any, Handler] = {}
+
+
+def implements_int_qt(*torch_functions: Any) -> Callable[[Handler], Handler]:
+    """Decorator that registers a rule for torch functions on affine integer tensors.
+
+    Args:
+        *torch_functions: Functions as torch dispatches them.
+
+    Returns:
+        Decorator that returns its argument.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for torch_function in torch_functions:
+            INT_QUANT_TENSOR_FN_HANDLER[torch_function] = handler
+        return handler
+
+    return register
+
+
+def create_int_quant_tensor(
+    tensor: Tensor,
+    scale: Tensor,
+    bit_width: Tensor,
+    zero_point: Tensor,
+    signed: bool,
+    training: bool,
+) -> Any:
+    """Build an affine integer tensor; see `IntQuantTensor` for the arguments."""
+    return QuantTensor(tensor, scale, zero_point, bit_width, signed, training)
+
+
+def quant_layer(
+    fn: Handler, quant_input: Any, quant_weight: Any, bias: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Run a linear or convolution layer; quantized input and weight give a quantized output.
+
+    Args:
+        fn: `torch.nn.functional.linear` or a (transposed) convolution.
+        quant_input: Quantized or plain input.
+        quant_weight: Quantized or plain weight.
+        bias: Quantized or plain bias, or None.
+        *args: Arguments of `fn` after the bias.
+        **kwargs: The same by name.
+
+    Returns:
+        Affine integer tensor with the accumulator's bit width if input and weight both are
+        affine integers, else a plain tensor.
+    """
+    operands = _unpack_quant_tensor((quant_input, quant_weight, bias))
+    value = fn(*operands, *args, **kwargs)
+    if not (isinstance(quant_input, IntMixin) and isinstance(quant_weight, IntMixin)):
+        return value
+    output = layer_output(fn, quant_input, quant_weight, bias, *args, **kwargs)
+    return type(quant_input)(value, *output)
+
+
+def _layer_handler(fn: Handler) -> Handler:
+    def handler(
+        input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        return quant_layer(fn, input, weight, bias, *args, **kwargs)
+
+    return handler
+
+
+linear_handler = implements_int_qt(F.linear)(_layer_handler(F.linear))
+conv1d_handler = implements_int_qt(torch.conv1d)(_layer_handler(torch.conv1d))
+conv2d_handler = implements_int_qt(torch.conv2d)(_layer_handler(torch.conv2d))
+conv3d_handler = implements_int_qt(torch.conv3d)(_layer_handler(torch.conv3d))
+conv_transpose1d_handler = implements_int_qt(torch.conv_transpose1d)(
+    _layer_handler(torch.conv_transpose1d)
+)
+conv_transpose2d_handler = implements_int_qt(torch.conv_transpose2d)(
+    _layer_handler(torch.conv_transpose2d)
+)
+conv_transpose3d_handler = implements_int_qt(torch.conv_transpose3d)(
+    _layer_handler(torch.conv_transpose3d)
+)
+
+
+@implements_int_qt(F.embedding)
+def embedding_handler(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
+    """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
+    value = F.embedding(input, _unpack_quant_tensor(quant_weight), *args, **kwargs)
+    if not isinstance(quant_weight, IntMixin):
+        return value
+    fields = {}
+    for name in ("scale", "zero_point"):
+        field = getattr(quant_weight, name)
+        if not is_per_tensor(field):
+            table = field.expand(quant_weight.value.shape[0], -1) if field.dim() == 2 else field
+            field = table[input] if field.dim() == 2 else field
+        fields[name] = field
+    return quant_weight.set(value=value, **fields)
+
+
+def _pooled(x: Any, value: Tensor, elements: int, divisor: int) -> Any:
+    """The record around averages over windows of `elements`, as sums over a finer scale."""
+    return x.set(
+        value=value,
+        scale=x.scale / divisor,
+        zero_point=x.zero_point * elements,
+        bit_width=max_acc_bit_width_avg_pool2d(x.bit_width, elements),
+    )
+
+
+def _ends_inside(size: int, kernel: int, stride: int, padding: int) -> bool:
+    return (size + 2 * padding - kernel) % stride == 0
+
+
+@implements_int_qt(F.avg_pool2d)
+def avg_pool2d_handler(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """`torch.nn.functional.avg_pool2d`: sums over windows, on a scale divided by their size.
+
+    Where windows at the border hold fewer elements the result is a plain tensor.
+    """
+    arguments = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    value = F.avg_pool2d(input.value, *arguments)
+    kernel, pads = spread(kernel_size, 2), spread(padding, 2)
+    strides = spread(stride, 2) if stride is not None and stride != () else kernel
+    sizes = input.value.shape[-2:]
+    whole = not ceil_mode or all(map(_ends_inside, sizes, kernel, strides, pads))
+    counts_all = count_include_pad or divisor_override is not None or not any(pads)
+    elements = kernel[0] * kernel[1]
+    if not (whole and counts_all and _is_constant_in_space(input)):
+        return value
+    return _pooled(input, value, elements, divisor_override or elements)
+
+
+def _is_constant_in_space(x: Any) -> bool:
+    return all(
+        size == 1 for field in (x.scale, x.zero_point) for size in field.shape[-2:]
+    ) or all(is_per_tensor(field) for field in (x.scale, x.zero_point))
+
+
+def _window_sizes(size: int, windows: int) -> set[int]:
+    """Sizes of the windows of an adaptive pool along one dimension."""
+    return {-(-(i + 1) * size // windows) - i * size // windows for i in range(windows)}
+
+
+@implements_int_qt(F.adaptive_avg_pool2d)
+def adaptive_avg_pool2d_handler(input: Any, output_size: Any) -> Any:
+    """`torch.nn.functional.adaptive_avg_pool2d`: quantized if all windows have one size."""
+    value = F.adaptive_avg_pool2d(input.value, output_size)
+    pairs = zip(input.value.shape[-2:], value.shape[-2:], strict=True)
+    windows = [_window_sizes(size, count) for size, count in pairs]
+    if any(len(sizes) != 1 for sizes in windows) or not _is_constant_in_space(input):
+        return value
+    elements = windows[0].pop() * windows[1].pop()
+    return _pooled(input, value, elements, elements)
+
+
+cat_handler = implements_int_qt(torch.cat, torch.concat, torch.concatenate)(arithmetic.concatenate)
+
+
+def _reflected(rule: Handler) -> Handler:
+    def handler(self: Any, other: Any) -> Any:
+        return rule(other, self)
+
+    return handler
+
+
+_ARITHMETIC: tuple[tuple[Handler, tuple[str, ...]], ...] = (
+    (arithmetic.add, ("add", "__add__", "__radd__")),
+    (arithmetic.subtract, ("sub", "subtract", "__sub__")),
+    (arithmetic.multiply, ("mul", "multiply", "__mul__", "__rmul__")),
+    (arithmetic.divide, ("div", "divide", "true_divide", "__truediv__")),
+    (_reflected(arithmetic.subtract), ("rsub", "__rsub__")),
+    (_reflected(arithmetic.divide), ("__rtruediv__",)),
+    (arithmetic.negate, ("neg", "negative", "__neg__")),
+    (arithmetic.absolute, ("abs", "absolute", "__abs__")),
+    (arithmetic.matrix_multiply, ("matmul", "mm", "bmm", "__matmul__")),
+    (_reflected(arithmetic.matrix_multiply), ("__rmatmul__",)),
+)
+for _rule, _names in _ARITHMETIC:
+    implements_int_qt(*tensor_functions(*_names))(_rule)

@@ -1,0 +1,1 @@
+"""Helpers without quantization knowledge. Layer: utils (L0)."""
