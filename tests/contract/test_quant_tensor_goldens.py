@@ -1,25 +1,22 @@
 """Replay of the recorded operations on quantized tensors.
 
-The records are found through the environment variable BREVITAS_CONTRACT, or next to the
-repository; without them these tests are skipped.
+Without the records (see `contract_data`) these tests are skipped.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
 
+import contract_data
+
 numpy = pytest.importorskip("numpy")
 
-_DEFAULT = Path(__file__).parents[2].parent / "shared" / "contract"
-_GOLDENS = Path(os.environ.get("BREVITAS_CONTRACT", _DEFAULT)) / "goldens"
-_RECORD = _GOLDENS / "quant_tensor_ops.json"
+_RECORD = contract_data.contract_path("goldens/quant_tensor_ops.json")
 
-pytestmark = pytest.mark.skipif(not _RECORD.exists(), reason="no recorded operations found")
+pytestmark = pytest.mark.skipif(_RECORD is None, reason="no recorded operations found")
 
 # Float32 results of another build of the same kernels: a few roundings apart.
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
@@ -31,7 +28,7 @@ _CORRECTED = {"-z"}
 
 
 def _operations():
-    if not _RECORD.exists():
+    if _RECORD is None:
         return []
     return json.loads(_RECORD.read_text())["ops"]
 

@@ -102,6 +102,8 @@ class StatelessBuffer(nn.Module):
         (tensor(3.), [])
     """
 
+    value: Tensor
+
     def __init__(
         self,
         value: Tensor | float,

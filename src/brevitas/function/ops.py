@@ -7,7 +7,7 @@ No function here changes its gradient: straight-through versions live in `ops_st
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -142,6 +142,10 @@ def _as_integer(flag: bool | Tensor) -> Tensor | int:
     return flag.to(torch.uint8) if isinstance(flag, Tensor) else int(flag)
 
 
+@overload
+def max_int(signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: Tensor) -> Tensor: ...
+@overload
+def max_int(signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: float) -> float: ...
 def max_int(
     signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: Tensor | float
 ) -> Tensor | float:
@@ -157,7 +161,8 @@ def max_int(
         bit_width: Bits, tensor of any shape or Python number.
 
     Returns:
-        Tensor of the shape of `bit_width`, or a float if `bit_width` is a Python number.
+        Tensor of the shape of `bit_width`; a float if `bit_width` is a Python number and no flag
+        is a tensor.
 
     Example:
         >>> max_int(True, False, torch.tensor(8.))
@@ -174,6 +179,10 @@ def max_int(
     return _power_of_two(bit_width) - _as_integer(narrow_range) - 1
 
 
+@overload
+def min_int(signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: Tensor) -> Tensor: ...
+@overload
+def min_int(signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: float) -> float: ...
 def min_int(
     signed: bool | Tensor, narrow_range: bool | Tensor, bit_width: Tensor | float
 ) -> Tensor | float:
@@ -188,7 +197,8 @@ def min_int(
         bit_width: Bits, tensor of any shape or Python number.
 
     Returns:
-        Tensor of the shape of `bit_width`, or a float if `bit_width` is a Python number.
+        Tensor of the shape of `bit_width`; a float if `bit_width` is a Python number and no flag
+        is a tensor.
 
     Example:
         >>> min_int(True, False, torch.tensor(8.))

@@ -73,7 +73,7 @@ class _StraightThrough(Function):
         """Save nothing: the gradient does not depend on the input."""
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> Any:
+    def backward(ctx: Any, grad_y: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the incoming gradient."""
         return grad_y
 

@@ -6,7 +6,7 @@ Layer: quant_tensor (L2).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import gcd, prod
+from math import ceil, gcd, log2, prod
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brevitas.function.ops import max_int
 from brevitas.function.ops_ste import ceil_ste
+from brevitas.quant_tensor._compare import is_readable
 
 
 def spread(argument: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -30,25 +31,39 @@ def argument(
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def sum_bit_width(largest_term: Tensor, terms: int) -> Tensor:
-    """Bits of a sum, `ceil(log2(terms * largest_term + 1))`, in the dtype of the term."""
+def _is_constant(bit_width: Tensor) -> bool:
+    """Whether the host can compute with a bit width: not learned, on the host, not traced."""
+    return not bit_width.requires_grad and bit_width.numel() == 1 and is_readable(bit_width)
+
+
+def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
+    """Bits of a sum of products of unsigned integers, `ceil(log2(terms * prod(2**b - 1) + 1))`.
+
+    A signed sum fits, too: of two signed factors always, of a signed and an unsigned one if the
+    signed one does not use its lowest integer (narrow range).
+
+    Args:
+        bit_widths: Bits of each factor, 0-d.
+        terms: Number of products in the sum.
+
+    Returns:
+        Bits, 0-d, differentiable in the bit widths.
+
+    Example:
+        >>> sum_bit_width((torch.tensor(2.), torch.tensor(2.)), 5)
+        tensor(6.)
+    """
+    if all(_is_constant(bit_width) for bit_width in bit_widths):
+        # The same formula on the host, exact, without a chain of 0-d tensors.
+        most = prod(2 ** bit_width.item() - 1 for bit_width in bit_widths)
+        bits = float(ceil(log2(terms * most + 1)))
+        return torch.tensor(bits, dtype=bit_widths[0].dtype, device=bit_widths[0].device)
+    largest = max_int(False, False, bit_widths[0])
+    for bit_width in bit_widths[1:]:
+        largest = largest * max_int(False, False, bit_width)
     # In float64 the logarithm of a sum just above a power of two is not rounded down to it.
-    largest_sum = largest_term.double() * terms if _has_double(largest_term) else (
-        largest_term * terms
-    )
-    return ceil_ste(torch.log2(largest_sum + 1)).to(largest_term.dtype)
-
-
-def _has_double(tensor: Tensor) -> bool:
-    return tensor.device.type != "mps"
-
-
-def product_bit_width(input_bit_width: Tensor, weight_bit_width: Tensor, terms: int) -> Tensor:
-    # The magnitudes of an unsigned format bound those of a signed one with the same bits, the
-    # bit of the sign included.
-    largest_input = max_int(False, False, input_bit_width)
-    largest_weight = max_int(False, False, weight_bit_width)
-    return sum_bit_width(largest_input * largest_weight, terms)
+    wide = largest.double() if largest.device.type != "mps" else largest
+    return ceil_ste(torch.log2(wide * terms + 1)).to(largest.dtype)
 
 
 def max_acc_bit_width_linear(
@@ -76,7 +91,7 @@ def max_acc_bit_width_linear(
         >>> max_acc_bit_width_linear(torch.tensor(8.), torch.tensor(8.), (4, 2))
         tensor(17.)
     """
-    return product_bit_width(input_bit_width, weight_bit_width, weight_shape[1])
+    return sum_bit_width((input_bit_width, weight_bit_width), weight_shape[1])
 
 
 def max_acc_bit_width_convNd(
@@ -102,7 +117,7 @@ def max_acc_bit_width_convNd(
         >>> max_acc_bit_width_convNd(torch.tensor(8.), torch.tensor(8.), (3, 2, 3, 3))
         tensor(21.)
     """
-    return product_bit_width(input_bit_width, weight_bit_width, prod(weight_shape[1:]))
+    return sum_bit_width((input_bit_width, weight_bit_width), prod(weight_shape[1:]))
 
 
 def max_acc_bit_width_convtransposeNd(
@@ -139,9 +154,8 @@ def max_acc_bit_width_convtransposeNd(
     for size, stride, dilation in zip(kernel, strides, dilations, strict=True):
         period = stride // gcd(stride, dilation)
         taps *= -(-size // period)
-    return product_bit_width(
-        input_bit_width, weight_bit_width, taps * weight_shape[0] // groups
-    )
+    terms = taps * weight_shape[0] // groups
+    return sum_bit_width((input_bit_width, weight_bit_width), terms)
 
 
 def max_acc_bit_width_avg_pool2d(input_bit_width: Tensor, avg_scaling: int) -> Tensor:
@@ -158,7 +172,7 @@ def max_acc_bit_width_avg_pool2d(input_bit_width: Tensor, avg_scaling: int) -> T
         >>> max_acc_bit_width_avg_pool2d(torch.tensor(8.), 4)
         tensor(10.)
     """
-    return sum_bit_width(max_int(False, False, input_bit_width), avg_scaling)
+    return sum_bit_width((input_bit_width,), avg_scaling)
 
 
 FN_ACC_BITWIDTH_MAPPING: dict[Any, Callable[..., Tensor]] = {

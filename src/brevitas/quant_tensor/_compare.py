@@ -14,7 +14,17 @@ RELATIVE_TOLERANCE = 1e-5
 
 def is_traced() -> bool:
     """Whether values are symbolic now: a branch on them would break or specialise the graph."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or is_script_traced()
+
+
+def is_script_traced() -> bool:
+    """Whether `torch.jit.trace` records now."""
+    return not torch.compiler.is_compiling() and torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def assert_on_device(condition: Tensor, message: str) -> None:
+    """Raise where the graph or the device queue reaches this point, if `condition` is false."""
+    torch._assert_async(condition, message)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -65,9 +75,7 @@ def _shown(tensor: Tensor) -> str:
     return str(tensor.item()) if tensor.numel() == 1 else f"{tensor.detach()}"
 
 
-def require_equal(
-    first: Tensor, second: Tensor, headline: str, remedy: str, in_step: bool
-) -> None:
+def require_equal(first: Tensor, second: Tensor, headline: str, remedy: str, in_step: bool) -> None:
     """Raise unless two tensors agree.
 
     Args:
@@ -83,7 +91,7 @@ def require_equal(
     """
     equal = known_equal(first, second)
     if equal is None and (in_step or is_traced()):
-        torch._assert_async(is_close(first, second).all(), f"{headline}. {remedy}")
+        assert_on_device(is_close(first, second).all(), f"{headline}. {remedy}")
         return
     if equal is None:
         equal = known_equal(first.cpu(), second.cpu())
@@ -95,7 +103,7 @@ def require_zero(tensor: Tensor, headline: str, remedy: str, in_step: bool) -> N
     """Raise unless every element is zero; see `require_equal` for where it is checked."""
     zero = known_zero(tensor)
     if zero is None and (in_step or is_traced()):
-        torch._assert_async((tensor == 0).all(), f"{headline}. {remedy}")
+        assert_on_device((tensor == 0).all(), f"{headline}. {remedy}")
         return
     if zero is None:
         zero = known_zero(tensor.cpu())

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import max_int
-from brevitas.quant_tensor._accumulator import product_bit_width
+from brevitas.quant_tensor._accumulator import sum_bit_width
 from brevitas.quant_tensor._compare import known_zero, require_zero
-from brevitas.quant_tensor._int_mixin import IntMixin
+from brevitas.quant_tensor._int_mixin import is_affine_int
 from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
 
 _SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.value`."
@@ -64,9 +64,9 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         first, second = _unpack_quant_tensor((first, second))
         return torch.add(first, second, alpha=alpha, out=out)
     value = _unpack_quant_tensor(first) + _unpack_quant_tensor(second)
-    if not isinstance(second, IntMixin):
+    if not is_affine_int(second):
         return _with_offset(first, value, second)
-    if not isinstance(first, IntMixin):
+    if not is_affine_int(first):
         return _with_offset(second, value, first)
     return type(first)(
         value=value,
@@ -83,7 +83,7 @@ def subtract(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> An
     if alpha != 1 or out is not None:
         first, second = _unpack_quant_tensor((first, second))
         return torch.sub(first, second, alpha=alpha, out=out)
-    return add(first, negate(second) if isinstance(second, IntMixin) else -second)
+    return add(first, negate(second) if is_affine_int(second) else -second)
 
 
 def reverse_subtract(first: Any, second: Any) -> Any:
@@ -135,7 +135,7 @@ def multiply(first: Any, second: Any, *, out: None = None) -> Any:
         RuntimeError: A zero point is not zero.
     """
     value = torch.mul(_unpack_quant_tensor(first), _unpack_quant_tensor(second), out=out)
-    if not (isinstance(first, IntMixin) and isinstance(second, IntMixin)):
+    if not (is_affine_int(first) and is_affine_int(second)):
         return value
     _require_no_zero_point("mul", first, second)
     return type(first)(
@@ -168,7 +168,7 @@ def divide(first: Any, second: Any, *, rounding_mode: str | None = None, out: No
     """
     dividend, divisor = _unpack_quant_tensor((first, second))
     value = torch.div(dividend, divisor, rounding_mode=rounding_mode, out=out)
-    both = isinstance(first, IntMixin) and isinstance(second, IntMixin)
+    both = is_affine_int(first) and is_affine_int(second)
     if rounding_mode is not None or not both:
         return value
     _require_no_zero_point("div", first, second)
@@ -211,7 +211,7 @@ def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> An
     """
     tensors = list(tensors)
     value = torch.cat(_unpack_quant_tensor(tensors), dim=dim, out=out)
-    if not all(isinstance(x, IntMixin) for x in tensors):
+    if not all(is_affine_int(x) for x in tensors):
         return value
     first = tensors[0]
     scale = _concatenated_scale(tensors, dim)
@@ -259,7 +259,7 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
     """
     left, right = _unpack_quant_tensor((first, second))
     value = torch.matmul(left, right, out=out)
-    both = isinstance(first, IntMixin) and isinstance(second, IntMixin)
+    both = is_affine_int(first) and is_affine_int(second)
     if not both or left.dim() < 2 or right.dim() < 2:
         return value
     left_fields, right_fields = (first.scale, first.zero_point), (second.scale, second.zero_point)
@@ -276,7 +276,7 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
         value=value,
         scale=first.scale * second.scale,
         zero_point=zero_point,
-        bit_width=product_bit_width(first.bit_width, second_bits, left.shape[-1]),
+        bit_width=sum_bit_width((first.bit_width, second_bits), left.shape[-1]),
         signed=first.signed or second.signed or not known_zero(second.zero_point),
         training=_in_step(first, second),
     )

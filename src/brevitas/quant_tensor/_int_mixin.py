@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import max_int, min_int
-from brevitas.quant_tensor._compare import is_traced, require_equal
+from brevitas.quant_tensor._compare import assert_on_device, is_traced, require_equal
 
 # Largest distance of `value / scale + zero_point` from an integer at which it still counts as
 # that integer, by the dtype of the value.
@@ -48,6 +48,11 @@ def integer_dtype(bit_width: builtins.float, signed: bool) -> torch.dtype:
         return torch.int8 if signed else torch.uint8
     bits = bit_width if signed else bit_width + 1
     return torch.int16 if bits <= 16 else torch.int32 if bits <= 32 else torch.int64
+
+
+def is_affine_int(x: Any) -> bool:
+    """Whether `x` is an affine integer tensor, of which the operands of a rule may be any."""
+    return isinstance(x, IntMixin)
 
 
 class IntMixin:
@@ -119,15 +124,17 @@ class IntMixin:
         Raises:
             RuntimeError: They are no integers or out of range; in a traced graph an assertion.
         """
-        if is_traced():
+        try:
             rounded, valid = self._integers()
-            torch._assert_async(valid, "IntQuantTensor not valid.")
+        except RuntimeError as error:
+            raise RuntimeError(self._invalid_message()) from error
+        if is_traced():
+            assert_on_device(valid, "IntQuantTensor not valid.")
             dtype = torch.int64
-        else:
-            if not self.is_valid:
-                raise RuntimeError(self._invalid_message())
-            rounded = self._exact_int_value()[0]
+        elif valid:
             dtype = integer_dtype(float(self.bit_width.max()), self.signed)
+        else:
+            raise RuntimeError(self._invalid_message())
         if float_datatype:
             wide = self.value.dtype in (torch.float32, torch.float64)
             dtype = self.value.dtype if wide else torch.float32

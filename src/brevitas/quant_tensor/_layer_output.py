@@ -20,7 +20,7 @@ from torch import Tensor
 from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._compare import is_close, known_equal, known_zero
-from brevitas.quant_tensor._int_mixin import IntMixin
+from brevitas.quant_tensor._int_mixin import is_affine_int
 
 # Function -> number of spatial dimensions.
 _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -114,11 +114,9 @@ def _repeat_over_groups(fn: Any, weight: Any, args: Any, kwargs: Any) -> Tensor:
     return scale if groups == 1 or is_per_tensor(scale) else scale.flatten().repeat(groups)
 
 
-def _add_bias(
-    output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int
-) -> LayerOutput:
+def _add_bias(output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int) -> LayerOutput:
     """Fold a bias in: a quantized one on the scale of the output adds bits, else a zero point."""
-    if not isinstance(bias, IntMixin):
+    if not is_affine_int(bias):
         offset = _per_channel(fn, bias, rank) / output.scale
         return output._replace(zero_point=output.zero_point - offset)
     bias_scale = _per_channel(fn, bias.scale, rank)
@@ -143,7 +141,12 @@ def _add_bias(
 
 
 def layer_output(
-    fn: Callable[..., Any], quant_input: Any, quant_weight: Any, bias: Any, *args: Any, **kwargs: Any
+    fn: Callable[..., Any],
+    quant_input: Any,
+    quant_weight: Any,
+    bias: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> LayerOutput:
     """Scale, zero point, bit width and flags of the output of a layer, without computing it.
 

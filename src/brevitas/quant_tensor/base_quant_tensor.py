@@ -71,6 +71,7 @@ class QuantTensor:
     # Tensor fields; those that broadcast against `value`; flags that are Python booleans.
     _tensor_fields: ClassVar[tuple[str, ...]] = ("value",)
     _broadcast_fields: ClassVar[tuple[str, ...]] = ()
+    _fields: ClassVar[tuple[str, ...]] = ()
     _flags: ClassVar[tuple[str, ...]] = ("signed", "training")
 
     value: Tensor
@@ -135,6 +136,10 @@ class QuantTensor:
                 raise ValueError(f"Got unexpected field names: {[name]}. Accepted: {accepted}.")
             arguments[key] = field
         return type(self)(**arguments)
+
+    def _derive(self: Self, value: Tensor, **fields: Tensor) -> Self:
+        """`set` without checks, for the rules of torch functions."""
+        return self.set(value=value, **fields)
 
     def _replace(self: Self, **kwargs: Any) -> Self:
         return self.set(**kwargs)

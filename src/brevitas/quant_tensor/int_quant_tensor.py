@@ -13,6 +13,7 @@ from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
 from brevitas.quant_tensor import _int_arithmetic as arithmetic
+from brevitas.quant_tensor._compare import is_script_traced
 from brevitas.quant_tensor.base_quant_tensor import (
     FieldName,
     IntMixin,
@@ -51,7 +52,7 @@ def _build(
     cls: type[IntQuantTensor], tensors: tuple[Any, ...], signed: bool, training: bool
 ) -> IntQuantTensor:
     flags: tuple[Any, Any] = (signed, training)
-    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+    if is_script_traced():
         # TorchScript returns tensors only, and only those that the trace has made.
         flags = (torch.tensor(signed), torch.tensor(training))
     self = tuple.__new__(cls, (*tensors, *flags))
@@ -104,8 +105,16 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     _tensor_fields = ("value", "scale", "zero_point", "bit_width")
     _broadcast_fields = ("scale", "zero_point")
 
+    def _derive(
+        self, value: Tensor, scale: Tensor | None = None, zero_point: Tensor | None = None
+    ) -> IntQuantTensor:
+        scale = self.scale if scale is None else scale
+        zero_point = self.zero_point if zero_point is None else zero_point
+        tensors = (value, scale, zero_point, self.bit_width)
+        return _build(type(self), tensors, self.signed, self.training)
+
     @classmethod
-    def _make(cls, iterable: Any) -> IntQuantTensor:
+    def _make(cls, iterable: Any) -> IntQuantTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return cls(*iterable)
 
     @staticmethod

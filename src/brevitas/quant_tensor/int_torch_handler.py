@@ -22,7 +22,7 @@ from brevitas.quant_tensor._accumulator import (
     spread,
 )
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
-from brevitas.quant_tensor._int_mixin import IntMixin
+from brevitas.quant_tensor._int_mixin import is_affine_int
 from brevitas.quant_tensor._layer_output import LayerOutput, layer_output, quant_output_scale_impl
 from brevitas.quant_tensor._tensor_interface import tensor_functions
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
@@ -97,16 +97,14 @@ def quant_layer(
     """
     operands = _unpack_quant_tensor((quant_input, quant_weight, bias))
     value = fn(*operands, *args, **kwargs)
-    if not (isinstance(quant_input, IntMixin) and isinstance(quant_weight, IntMixin)):
+    if not (is_affine_int(quant_input) and is_affine_int(quant_weight)):
         return value
     output = layer_output(fn, quant_input, quant_weight, bias, *args, **kwargs)
     return type(quant_input)(value, *output)
 
 
 def _layer_handler(fn: Handler) -> Handler:
-    def handler(
-        input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
+    def handler(input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
         return quant_layer(fn, input, weight, bias, *args, **kwargs)
 
     return handler
@@ -131,7 +129,7 @@ conv_transpose3d_handler = implements_int_qt(torch.conv_transpose3d)(
 def embedding_handler(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
     value = F.embedding(input, _unpack_quant_tensor(quant_weight), *args, **kwargs)
-    if not isinstance(quant_weight, IntMixin):
+    if not is_affine_int(quant_weight):
         return value
     fields = {}
     for name in ("scale", "zero_point"):
@@ -185,9 +183,9 @@ def avg_pool2d_handler(
 
 
 def _is_constant_in_space(x: Any) -> bool:
-    return all(
-        size == 1 for field in (x.scale, x.zero_point) for size in field.shape[-2:]
-    ) or all(is_per_tensor(field) for field in (x.scale, x.zero_point))
+    return all(size == 1 for field in (x.scale, x.zero_point) for size in field.shape[-2:]) or all(
+        is_per_tensor(field) for field in (x.scale, x.zero_point)
+    )
 
 
 def _window_sizes(size: int, windows: int) -> set[int]:

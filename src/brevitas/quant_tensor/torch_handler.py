@@ -54,8 +54,10 @@ def implements(*torch_functions: Any) -> Callable[[Handler], Handler]:
 
 def _field_set(inp: Any, value: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
     """The record around a new value, with `change` applied to scale, zero point and the like."""
-    fields = {name: change(getattr(inp, name)) for name in inp._broadcast_fields}
-    return inp.set(value=value, **fields)
+    fields = {name: getattr(inp, name) for name in inp._broadcast_fields}
+    if all(field.dim() == 0 for field in fields.values()):
+        return inp._derive(value)
+    return inp._derive(value, **{name: change(field) for name, field in fields.items()})
 
 
 def quant_invariant_handler(fn: Handler, inp: Any, *args: Any, **kwargs: Any) -> Any:
@@ -75,13 +77,13 @@ def quant_invariant_handler(fn: Handler, inp: Any, *args: Any, **kwargs: Any) ->
     value = output[0] if isinstance(output, tuple) else output
     if not all(_fits(getattr(inp, name), value, inp.value) for name in inp._broadcast_fields):
         return output
-    result = inp.set(value=value)
+    result = inp._derive(value)
     return (result, *output[1:]) if isinstance(output, tuple) else result
 
 
 def _fits(field: Tensor, value: Tensor, before: Tensor) -> bool:
     """Whether a field belongs to the same dimensions of a value as before."""
-    if is_per_tensor(field):
+    if field.dim() == 0 or is_per_tensor(field):
         return True
     same_rank = value.dim() == before.dim()
     aligned = zip(reversed(field.shape), reversed(value.shape), strict=False)
@@ -198,9 +200,7 @@ implements(F.alpha_dropout)(_dropout(F.alpha_dropout, False))
 
 
 @implements(F.pad, torch.constant_pad_nd)
-def pad_handler(
-    inp: Any, pad: Any, mode: str = "constant", value: float | None = None
-) -> Any:
+def pad_handler(inp: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
     """`torch.nn.functional.pad`: quantized if it pads with zeros or with values of the tensor."""
     padded = F.pad(inp.value, pad, mode, value)
     if mode == "constant" and value:

@@ -6,6 +6,7 @@ Layer: core (L3).
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 from torch import Tensor
 
@@ -33,11 +34,10 @@ def check_bit_width(value: object, name: str, minimum: int, note: str = "") -> i
         8
     """
     expected = f"{name}={value!r}: expected an int >= {minimum}{note}."
-    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    number: Any = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(expected)
-    if number != number or number in (float("inf"), float("-inf")):
+    bits = float(number)
+    if not bits.is_integer() or bits < minimum:
         raise ValueError(expected)
-    if int(number) != number or number < minimum:
-        raise ValueError(expected)
-    return int(number)
+    return int(bits)

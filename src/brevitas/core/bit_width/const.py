@@ -69,6 +69,8 @@ class BitWidthStatefulConst(nn.Module):
         tensor(8.)
     """
 
+    bit_width: Tensor
+
     def __init__(
         self,
         bit_width: int,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas import config
+from brevitas.core._state import LearnedValueModule
 from brevitas.core.bit_width._validation import check_bit_width
 from brevitas.core.restrict_val import IntRestrictValue, _RestrictClampValue
 from brevitas.function.ops_ste import abs_binary_sign_grad
@@ -28,30 +28,19 @@ NON_ZERO_EPSILON = 1e-6
 REMOVE_ZERO_BIT_WIDTH = 0.1
 
 
-class _LearnedBits(nn.Module):
-    """Base: one 0-d parameter, whose checkpoint entry may be absent or overridden."""
+class _LearnedBits(LearnedValueModule):
+    """Base: one 0-d parameter, whose initial value may win over that of a checkpoint."""
 
-    _parameter_name: str
     override_pretrained: bool
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        key = prefix + self._parameter_name
-        if self.override_pretrained:
-            state_dict.pop(key, None)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        if (self.override_pretrained or config.IGNORE_MISSING_KEYS) and key in missing_keys:
-            missing_keys.remove(key)
+        if not self.override_pretrained:
+            super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            return
+        for name in self.optional_keys:
+            state_dict.pop(prefix + name, None)
 
 
 class BitWidthParameter(_LearnedBits):
@@ -80,7 +69,7 @@ class BitWidthParameter(_LearnedBits):
         (2.0, 4.0)
     """
 
-    _parameter_name = "bit_width_offset"
+    optional_keys = ("bit_width_offset",)
 
     def __init__(
         self,
@@ -96,7 +85,7 @@ class BitWidthParameter(_LearnedBits):
         super().__init__()
         smallest = check_bit_width(min_bit_width, "min_bit_width", 1)
         initial = check_bit_width(bit_width, "bit_width", smallest, " for a learned bit width")
-        restrict = restrict_bit_width_impl
+        restrict: Any = restrict_bit_width_impl
         if restrict is None:
             restrict = IntRestrictValue()
         self.restrict_clamp_bit_width_impl = _RestrictClampValue(
@@ -133,7 +122,7 @@ class RemoveBitwidthParameter(_LearnedBits):
         4.0
     """
 
-    _parameter_name = "bit_width_coeff"
+    optional_keys = ("bit_width_coeff",)
 
     def __init__(
         self,

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas import config
+from brevitas.core._state import LearnedValueModule
 from brevitas.core.function_wrapper.misc import Identity
-from brevitas.core.utils import VALUE_ATTR_NAME, SliceTensor
+from brevitas.core.utils import SliceTensor
 from brevitas.function.ops_ste import floor_ste, round_ste, scalar_clamp_ste
 
 __all__ = [
@@ -41,9 +41,7 @@ class LearnedRoundHardSigmoid(nn.Module):
         tensor([0.0000, 0.5000, 1.0000])
     """
 
-    def __init__(
-        self, learned_round_zeta: float = 1.1, learned_round_gamma: float = -0.1
-    ) -> None:
+    def __init__(self, learned_round_zeta: float = 1.1, learned_round_gamma: float = -0.1) -> None:
         super().__init__()
         self.learned_round_zeta = learned_round_zeta
         self.learned_round_gamma = learned_round_gamma
@@ -121,7 +119,7 @@ class LearnedRoundIdentity(nn.Module):
         return round_ste(x + p)
 
 
-class LearnedRoundSte(nn.Module):
+class LearnedRoundSte(LearnedValueModule):
     """Round a tensor of known shape by a learned value per element.
 
     `y = round_forward(x, learned_round_impl(value))`, straight-through for `x`.
@@ -156,22 +154,5 @@ class LearnedRoundSte(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x`, rounded."""
-        p = self.input_view_impl(self.tensor_slicer(self.learned_round_impl(self.value)))
-        return self.learned_round_impl.round_forward(x, p)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        value_key = prefix + VALUE_ATTR_NAME
-        if config.IGNORE_MISSING_KEYS and value_key in missing_keys:
-            missing_keys.remove(value_key)
+        impl: Any = self.learned_round_impl
+        return impl.round_forward(x, self.input_view_impl(self.tensor_slicer(impl(self.value))))

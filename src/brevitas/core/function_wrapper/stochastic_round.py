@@ -34,7 +34,9 @@ class _StochasticRoundSteFn(Function):
         """Save nothing: the gradient does not depend on the input."""
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Tensor
+    ) -> tuple[Tensor, None]:
         """Return the incoming gradient for `x`, none for the noise."""
         return grad_y, None
 

@@ -44,7 +44,7 @@ class _ExtremeFn(Function):
         ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Share the gradient among the elements that equal the extreme."""
         x, extreme = ctx.saved_tensors
         return _equal_shares(x.detach().clone(), extreme.detach()) * grad_y

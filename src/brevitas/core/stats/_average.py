@@ -7,14 +7,11 @@ Sums over half-precision tensors run in float32; the result has the type of the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from brevitas import config
+from brevitas.core._state import LearnedValueModule
 from brevitas.core.stats._registry import register_stats_implementation
-from brevitas.core.utils import VALUE_ATTR_NAME
 
 __all__ = [
     "DEFAULT_STD_DEV_EPSILON",
@@ -123,7 +120,7 @@ class MeanSigmaStd(nn.Module):
 
 
 @register_stats_implementation()
-class MeanLearnedSigmaStd(nn.Module):
+class MeanLearnedSigmaStd(LearnedValueModule):
     """Mean plus a learned number of standard deviations, `y = mean(|x|) + value * std(|x|)`.
 
     Args:
@@ -159,23 +156,6 @@ class MeanLearnedSigmaStd(nn.Module):
         """Return the statistic, of the broadcast shape of `[n]` and the learned number."""
         mean, deviation = mean_and_deviation(x, self.stats_reduce_dim, self.std_dev_epsilon)
         return mean + self.value * deviation
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        value_key = prefix + VALUE_ATTR_NAME
-        if config.IGNORE_MISSING_KEYS and value_key in missing_keys:
-            missing_keys.remove(value_key)
 
 
 class _Norm(nn.Module):

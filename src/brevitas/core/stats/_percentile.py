@@ -27,9 +27,10 @@ def _check_percentage(value: float | None, name: str) -> float:
 
 def _rows(x: Tensor, dim: int | None) -> Tensor:
     """Bring the dimension to reduce last and flatten the others, `[rows, length]`."""
-    rows = x.reshape(1, -1) if dim is None else x.movedim(dim, -1).flatten(0, -2)
-    if dim is not None and x.dim() == 1:
-        rows = x.unsqueeze(0)
+    if dim is None or x.dim() == 1:
+        rows = x.reshape(1, -1)
+    else:
+        rows = x.movedim(dim, -1).flatten(0, -2)
     if rows.shape[-1] == 0:
         raise ValueError(
             f"input of shape {tuple(x.shape)}, reduced over {dim}: "

@@ -87,9 +87,7 @@ def nth_smallest_index(x: Tensor, rank: int) -> Tensor:
     return nth_largest_index(torch.where(torch.isnan(x), -math.inf, -x), rank)
 
 
-def masked_median(
-    x: Tensor, mask: Tensor, dim: int | None = None, keepdim: bool = False
-) -> Tensor:
+def masked_median(x: Tensor, mask: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Median of the elements under a mask; the lower of two middle ones, NaN where there is none.
 
     Args:

@@ -5,12 +5,10 @@ Layer: core (L3).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from brevitas import config
+from brevitas.core._state import LearnedValueModule
 from brevitas.core.utils import inplace_momentum_update, inplace_tensor_mul
 
 __all__ = [
@@ -39,8 +37,11 @@ class _Stats(nn.Module):
         return self.stats_impl(x).view(self.stats_output_shape)
 
 
-class _RuntimeStats(nn.Module):
+class _RuntimeStats(LearnedValueModule):
     """Statistic of the current input in training, its running average in evaluation."""
+
+    optional_keys = ("running_stats",)
+    running_stats: Tensor
 
     def __init__(
         self,
@@ -74,20 +75,3 @@ class _RuntimeStats(nn.Module):
                 )
         self.counter = new_counter
         return statistic
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        key = prefix + "running_stats"
-        if config.IGNORE_MISSING_KEYS and key in missing_keys:
-            missing_keys.remove(key)

@@ -34,21 +34,10 @@ class _ParameterReader(nn.Module):
         del destination[prefix + _PARAMETER_NAME]
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        key = prefix + _PARAMETER_NAME
-        if key in missing_keys:
-            missing_keys.remove(key)
+        if prefix + _PARAMETER_NAME in state_dict:
+            super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class _ViewParameterWrapper(_ParameterReader):
@@ -62,9 +51,7 @@ class _ViewParameterWrapper(_ParameterReader):
 class _ViewCatParameterWrapper(_ParameterReader):
     """Append a tensor to a parameter in a view, for a statistic shared by several of them."""
 
-    def __init__(
-        self, parameter: nn.Parameter, view_shape_impl: nn.Module, cat_dim: int
-    ) -> None:
+    def __init__(self, parameter: nn.Parameter, view_shape_impl: nn.Module, cat_dim: int) -> None:
         super().__init__(parameter, view_shape_impl)
         self.cat_dim = cat_dim
 

@@ -10,13 +10,17 @@ from torch import Tensor
 from brevitas.export.common.spec import ExportError, FloatSpec, QuantSpec
 
 __all__ = [
+    "HALF_TYPES",
     "ROUNDING",
     "fake_quantize",
     "fake_quantize_float",
     "is_faithful",
     "quantize",
     "round_as",
+    "widened",
 ]
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "ROUND": torch.round,
@@ -48,6 +52,11 @@ def round_as(rounding_mode: str, name: str) -> Callable[[Tensor], Tensor]:
     return function
 
 
+def widened(x: Tensor) -> Tensor:
+    """Return half-precision values in float32, in which all quantizers compute."""
+    return x.float() if x.dtype in HALF_TYPES else x
+
+
 def quantize(x: Tensor, spec: QuantSpec) -> Tensor:
     """Compute the integers, ``clamp(round(x / scale + zp), lo, hi)``, in a float tensor.
 
@@ -56,8 +65,9 @@ def quantize(x: Tensor, spec: QuantSpec) -> Tensor:
         spec: the quantizer.
 
     Returns:
-        Whole numbers in the dtype and shape of ``x``.
+        Whole numbers in the shape of ``x``, in its dtype or float32 where that is narrower.
     """
+    x = widened(x)
     if spec.is_binary:
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     rounding = round_as(spec.rounding_mode, spec.name)
@@ -102,7 +112,7 @@ def fake_quantize_float(x: Tensor, spec: FloatSpec) -> Tensor:
         >>> fake_quantize_float(torch.tensor([17.0, 1000.0]), spec)
         tensor([ 16., 448.])
     """
-    values = x / spec.scale
+    values = widened(x) / spec.scale
     # frexp gives an exact exponent, one above the floor of the logarithm.
     exponent = torch.frexp(values).exponent - 1.0
     exponent = torch.maximum(exponent, 1.0 - spec.exponent_bias)
@@ -133,8 +143,8 @@ def is_faithful(x: Tensor, value: Tensor, spec: QuantSpec) -> bool:
         (True, False)
     """
     differs = (value - fake_quantize(x, spec)).abs() > 0.5 * spec.scale
-    steps = 2 * x / spec.scale
+    steps = 2 * widened(x) / spec.scale
     # Half-integers are where any rounding switches; a float quotient is off by a few ulps.
-    slack = 1e-3 + 8 * torch.finfo(x.dtype).eps * steps.abs()
+    slack = 1e-3 + 8 * torch.finfo(steps.dtype).eps * steps.abs()
     at_edge = (steps - torch.round(steps)).abs() <= slack
     return not bool((differs & ~at_edge).any())

@@ -108,10 +108,11 @@ class ONNXBaseManager(BaseManager, ABC):
                 handler.session = session
 
         kept_names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-        values = tuple(item.value if isinstance(item, QuantTensor) else item for item in args)
-        with export_mode(cls, module, configure), _quiet(disable_warnings), _requantized(module, args):
+        values = plain_values(args)
+        with _plain_signature(module, args), export_mode(cls, module, configure):
             module(*values, **(options.get("kwargs") or {}))
-            program = trace(module, values, session, options)
+            with _quiet(disable_warnings):
+                program = trace(module, values, session, options)
         model = finish(program.model_proto, session, cls.custom_versions, kept_names)
         onnx.checker.check_model(model)
         if export_path is not None:
@@ -173,23 +174,46 @@ _INPUTS = ("args", "input_shape", "input_t")
 
 
 @contextmanager
-def _requantized(module: nn.Module, args: tuple[Any, ...]) -> Iterator[None]:
-    """Give the model QuantTensors again where the graph takes plain values for them."""
+def _plain_signature(module: nn.Module, args: tuple[Any, ...]) -> Iterator[None]:
+    """Let a model take and return plain values where it takes and returns QuantTensors.
+
+    Scale, zero point and bit width of an input are constants of the graph; those of an output
+    are not part of it.
+    """
 
     def rebuild(_: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(
-            item._replace(value=value) if isinstance(item, QuantTensor) else value
+            item.set(value=value) if isinstance(item, QuantTensor) else value
             for item, value in zip(args, values, strict=True)
         )
 
-    if not any(isinstance(item, QuantTensor) for item in args):
-        yield
-        return
-    handle = module.register_forward_pre_hook(rebuild)
+    handles = [
+        module.register_forward_pre_hook(rebuild),
+        module.register_forward_hook(lambda _module, _args, output: plain_values(output)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def plain_values(tree: Any) -> Any:
+    """Replace every QuantTensor in nested tuples, lists and dicts by its value.
+
+    Example:
+        >>> from brevitas.quant_tensor import IntQuantTensor
+        >>> q = IntQuantTensor(torch.ones(1), 1.0, 0.0, 8.0, True, False)
+        >>> plain_values([q, {"a": (q, 2)}])
+        [tensor([1.]), {'a': (tensor([1.]), 2)}]
+    """
+    if isinstance(tree, QuantTensor):
+        return tree.value
+    if type(tree) in (tuple, list):
+        return type(tree)(plain_values(item) for item in tree)
+    if type(tree) is dict:
+        return {name: plain_values(item) for name, item in tree.items()}
+    return tree
 
 
 def trace(

@@ -9,6 +9,7 @@ from torch import nn
 from brevitas.inject import InjectorMeta
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.proxy.quant_proxy import QuantProxyProtocol
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
 
 __all__ = ["ActQuantType", "QuantInputMixin", "QuantNonLinearActMixin", "QuantOutputMixin"]
@@ -23,7 +24,8 @@ class QuantInputMixin(QuantProxyMixin):
 
     def attach_input_quant(self, input_quant: Any, report: KeywordReport, **extra: Any) -> None:
         """Build or share the quantizer of the input."""
-        self.attach_quantizer(input_quant, NoneActQuant, "input_", "input_", report, **extra)
+        base = ActQuantProxyFromInjectorBase
+        self.attach_quantizer(input_quant, NoneActQuant, "input_", "input_", report, base, **extra)
 
 
 class QuantOutputMixin(QuantProxyMixin):
@@ -33,7 +35,9 @@ class QuantOutputMixin(QuantProxyMixin):
 
     def attach_output_quant(self, output_quant: Any, report: KeywordReport, **extra: Any) -> None:
         """Build or share the quantizer of the output."""
-        self.attach_quantizer(output_quant, NoneActQuant, "output_", "output_", report, **extra)
+        base = ActQuantProxyFromInjectorBase
+        prefix = "output_"
+        self.attach_quantizer(output_quant, NoneActQuant, prefix, prefix, report, base, **extra)
 
 
 class QuantNonLinearActMixin(QuantProxyMixin):
@@ -52,4 +56,5 @@ class QuantNonLinearActMixin(QuantProxyMixin):
         extra: dict[str, Any] = {"passthrough_act": passthrough_act}
         if act_impl is not None:
             extra["act_impl"] = act_impl
-        self.attach_quantizer(act_quant, NoneActQuant, "act_", "", report, **extra)
+        base = ActQuantProxyFromInjectorBase
+        self.attach_quantizer(act_quant, NoneActQuant, "act_", "", report, base, **extra)

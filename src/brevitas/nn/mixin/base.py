@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from difflib import get_close_matches
 from typing import Any
@@ -32,21 +33,26 @@ class KeywordReport:
         self.layer = layer
         self.kwargs = kwargs
         self.known: dict[str, set[str]] = {}
+        self.disabled: dict[str, str] = {}
 
     def add(self, prefix: str, names: set[str]) -> None:
         """Record the names that the quantizer behind ``prefix`` reads or declares."""
         self.known.setdefault(prefix, set()).update(names)
 
+    def add_disabled(self, prefix: str, quant_name: str) -> None:
+        """Record that the quantizer behind ``prefix`` is None, so that it reads nothing."""
+        self.disabled[prefix] = quant_name
+
     def warn_unused(self) -> None:
         """Warn once for each keyword that no quantizer reads, with the nearest valid name."""
         for key, given in self.kwargs.items():
             if not self._is_read(key):
-                hint = self._nearest(key)
                 layer = type(self.layer).__name__
                 warnings.warn(
-                    f"{layer}: keyword {key}={given!r} is read by none of its quantizers.{hint}",
+                    f"{layer}: keyword {key}={given!r} is read by none of its quantizers."
+                    f"{self._hint(key)}",
                     UserWarning,
-                    stacklevel=5,
+                    stacklevel=_levels_to_caller(),
                 )
 
     def _is_read(self, key: str) -> bool:
@@ -55,10 +61,21 @@ class KeywordReport:
             for prefix, names in self.known.items()
         )
 
-    def _nearest(self, key: str) -> str:
+    def _hint(self, key: str) -> str:
+        for prefix, quant_name in self.disabled.items():
+            if prefix and key.startswith(prefix):
+                return f" {quant_name} is None here, so that {prefix}* has no effect."
         valid = {prefix + name for prefix, names in self.known.items() for name in names}
         matches = get_close_matches(key, sorted(valid), n=1, cutoff=0.6)
         return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _levels_to_caller() -> int:
+    """Stack levels from ``warnings.warn`` in this module up to the first frame of the user."""
+    frame, levels = sys._getframe(1), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("brevitas."):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 class QuantProxyMixin:
@@ -71,6 +88,7 @@ class QuantProxyMixin:
         proxy_prefix: str,
         kwargs_prefix: str,
         report: KeywordReport,
+        proxy_base: type[QuantProxyFromInjector],
         **extra: Any,
     ) -> None:
         """Build or share the proxy of one tensor of the layer.
@@ -81,21 +99,19 @@ class QuantProxyMixin:
             proxy_prefix: start of the submodule's name, e.g. ``weight_``.
             kwargs_prefix: start of the keywords that go to this quantizer.
             report: the layer's keywords, and where to record which of them are read.
+            proxy_base: class that proxies of this tensor derive from.
             **extra: further declarations that the layer makes, e.g. its activation function.
 
         Raises:
-            TypeError: for anything else given as ``quant``.
+            TypeError: for anything else given as ``quant``, or a quantizer of another tensor.
         """
-        overrides = filter_kwargs(kwargs_prefix, report.kwargs)
         name = proxy_prefix + "quant"
-        quant = none_quant_injector if quant is None else quant
+        if quant is None:
+            quant = none_quant_injector
+            report.add_disabled(kwargs_prefix, name)
         if isinstance(quant, InjectorMeta):
-            reads: set[str] = set()
-            injector = quant.let(**extra, **overrides)
-            with record_reads(reads), _naming(self, kwargs_prefix):
-                proxy = injector.proxy_class(self, injector)
-            report.add(kwargs_prefix, reads | declared_names(quant))
-        elif isinstance(quant, QuantProxyFromInjector) or _is_proxy(quant):
+            proxy = self._build_proxy(quant, name, kwargs_prefix, report, proxy_base, extra)
+        elif _is_proxy(quant):
             quant.add_tracked_module(self)
             proxy = quant
             if isinstance(quant, QuantProxyFromInjector):
@@ -107,6 +123,29 @@ class QuantProxyMixin:
                 f"or None. Layer: {type(self).__name__}"
             )
         setattr(self, name, proxy)
+
+    def _build_proxy(
+        self,
+        quant: InjectorMeta,
+        name: str,
+        kwargs_prefix: str,
+        report: KeywordReport,
+        proxy_base: type[QuantProxyFromInjector],
+        extra: dict[str, Any],
+    ) -> Any:
+        reads: set[str] = set()
+        injector = quant.let(**extra, **filter_kwargs(kwargs_prefix, report.kwargs))
+        proxy_class = injector.proxy_class
+        is_ours = isinstance(proxy_class, type) and issubclass(proxy_class, QuantProxyFromInjector)
+        if is_ours and not issubclass(proxy_class, proxy_base):
+            raise TypeError(
+                f"{name}={quant.__name__}: its proxy is {proxy_class.__name__}, expected a "
+                f"quantizer whose proxy is a {proxy_base.__name__}. Layer: {type(self).__name__}"
+            )
+        with record_reads(reads), _naming(self, kwargs_prefix):
+            proxy = proxy_class(self, injector)
+        report.add(kwargs_prefix, reads | declared_names(quant))
+        return proxy
 
 
 def _is_proxy(quant: Any) -> bool:

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from brevitas.inject import InjectorMeta
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
+from brevitas.proxy.parameter_quant import (
+    BiasQuantProxyFromInjectorBase,
+    WeightQuantProxyFromInjectorBase,
+)
 from brevitas.proxy.quant_proxy import QuantProxyProtocol
 from brevitas.quant.none import NoneBiasQuant, NoneWeightQuant
 from brevitas.quant_tensor import QuantTensor
@@ -31,7 +35,8 @@ class QuantWeightMixin(QuantProxyMixin):
 
     def attach_weight_quant(self, weight_quant: Any, report: KeywordReport) -> None:
         """Build or share the quantizer of the weight."""
-        self.attach_quantizer(weight_quant, NoneWeightQuant, "weight_", "weight_", report)
+        base = WeightQuantProxyFromInjectorBase
+        self.attach_quantizer(weight_quant, NoneWeightQuant, "weight_", "weight_", report, base)
 
     def quant_weight(
         self,
@@ -71,7 +76,8 @@ class QuantBiasMixin(QuantProxyMixin):
         self, bias_quant: Any, report: KeywordReport, cache_inference_bias: bool = False
     ) -> None:
         """Build or share the quantizer of the bias."""
-        self.attach_quantizer(bias_quant, NoneBiasQuant, "bias_", "bias_", report)
+        base = BiasQuantProxyFromInjectorBase
+        self.attach_quantizer(bias_quant, NoneBiasQuant, "bias_", "bias_", report, base)
         self.bias_quant.cache_inference_quant_bias = cache_inference_bias
 
     def quant_bias(self) -> Tensor | QuantTensor | None:

@@ -79,6 +79,10 @@ class SolveParameterScaling(ExtendedInjector):
         return scaling_per_output_channel_shape if per_channel else ()
 
     @value
+    def learned_round_init(tracked_parameter_list: Any) -> Tensor:
+        return torch.zeros_like(tracked_parameter_list[0].detach())
+
+    @value
     def dtype(tracked_parameter_list: Any) -> torch.dtype:
         return tracked_parameter_list[0].dtype
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import fake_quantize, fake_quantize_float, round_as
+from brevitas.export.common.rounding import (
+    fake_quantize,
+    fake_quantize_float,
+    round_as,
+    widened,
+)
 from brevitas.export.common.session import ExportSession, emit
 from brevitas.export.common.spec import FloatSpec, QuantSpec
 
@@ -41,17 +46,19 @@ def _emit(
     proxy: str,
     session: ExportSession | None,
 ) -> Tensor:
-    return emit(
+    wide = widened(x)
+    y = emit(
         operator,
-        {"": x, **parameters},
+        {"": wide, **parameters},
         attributes,
-        x,
-        x.dtype,
+        wide,
+        wide.dtype,
         domain=QONNX_DOMAIN_STRING,
         version=QONNX_DOMAIN_VERSION,
         proxy=proxy,
         session=session,
     )
+    return y.to(x.dtype)
 
 
 def quant(x: Tensor, spec: QuantSpec, session: ExportSession | None = None) -> Tensor:

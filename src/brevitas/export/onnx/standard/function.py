@@ -116,34 +116,31 @@ def clip(
     return emit("Clip", inputs, {}, x, x.dtype, proxy=name, session=session)
 
 
-def dequantize_linear(
-    x: Tensor, grid: Grid, dtype: torch.dtype, session: ExportSession | None = None
-) -> Tensor:
+def dequantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None) -> Tensor:
     """Return the real values of stored numbers: ``(x - zero_point) * scale``.
 
     Args:
         x: numbers in the dtype of ``grid.zero_point``.
         grid: the stored numbers.
-        dtype: float type of the output, which is that of ``grid.scale`` in a graph.
         session: the export under way.
 
     Returns:
-        Tensor of the shape of ``x``.
+        Tensor of the shape of ``x`` in the dtype of ``grid.scale``, float32.
 
     Example:
         >>> grid = Grid(torch.tensor(0.5), torch.tensor(3, dtype=torch.uint8), None, "")
-        >>> dequantize_linear(torch.tensor([5], dtype=torch.uint8), grid, torch.float32)
+        >>> dequantize_linear(torch.tensor([5], dtype=torch.uint8), grid)
         tensor([1.])
     """
     if not torch.compiler.is_exporting():
         centered = x.to(torch.float32) - grid.broadcast(grid.zero_point).to(torch.float32)
-        return (centered * grid.broadcast(grid.scale)).to(dtype)
+        return centered * grid.broadcast(grid.scale)
     return emit(
         "DequantizeLinear",
         {"": x, **grid.parameters()},
         grid.attributes(x),
         x,
-        dtype,
+        grid.scale.dtype,
         proxy=grid.name,
         session=session,
     )

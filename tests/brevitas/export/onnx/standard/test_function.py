@@ -59,7 +59,7 @@ def test_quantize_dequantize(dtype: torch.dtype, zero_point: int, opset: int) ->
     grid = Grid(torch.tensor(0.1), torch.tensor(zero_point).to(dtype), None, "fc")
 
     def function(x: Tensor) -> Tensor:
-        return dequantize_linear(quantize_linear(x, grid), grid, torch.float32)
+        return dequantize_linear(quantize_linear(x, grid), grid)
 
     torch.testing.assert_close(function(x), run_nodes(function, x, opset), rtol=2e-7, atol=0.0)
 
@@ -72,7 +72,7 @@ def test_scale_per_channel(axis: int) -> None:
     grid = Grid(scale, torch.tensor([1, 2, 3], dtype=torch.int8), axis, "fc")
 
     def function(x: Tensor) -> Tensor:
-        return dequantize_linear(quantize_linear(x, grid), grid, torch.float32)
+        return dequantize_linear(quantize_linear(x, grid), grid)
 
     torch.testing.assert_close(function(x), run_nodes(function, x, 18), rtol=2e-7, atol=0.0)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from brevitas.export.common.rounding import widened
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.standard.function import (
@@ -23,6 +24,9 @@ from brevitas.export.onnx.standard.function import (
 
 __all__ = ["Storage", "cdq", "qcdq", "store", "store_constant"]
 
+# ONNX Runtime has no Clip for these; the dequantized values are clipped instead, to the same ones.
+_UNCLIPPED = (torch.int16, torch.uint16)
+
 _REMEDY = "use export_qonnx, whose Quant node holds any width"
 
 
@@ -35,12 +39,14 @@ class Storage:
         grid: stored numbers and their scale.
         minimum: smallest stored integer where that is not the smallest of the dtype.
         maximum: largest stored integer, given together with ``minimum``.
+        limits: real values of the two, broadcastable to the data.
     """
 
     spec: QuantSpec
     grid: Grid
     minimum: Tensor | None
     maximum: Tensor | None
+    limits: tuple[Tensor, Tensor] | tuple[()] = ()
 
     def shared(self, session: ExportSession) -> Storage:
         """Return the same storage over tensors that the whole export shares."""
@@ -95,7 +101,9 @@ def _with_limits(spec: QuantSpec, grid: Grid) -> Storage:
     device = grid.scale.device
     minimum = torch.tensor(spec.minimum, dtype=dtype, device=device)
     maximum = torch.tensor(spec.maximum, dtype=dtype, device=device)
-    return Storage(spec, grid, minimum, maximum)
+    low = (spec.minimum - spec.zero_point) * spec.scale
+    high = (spec.maximum - spec.zero_point) * spec.scale
+    return Storage(spec, grid, minimum, maximum, (low, high))
 
 
 def store(spec: QuantSpec, opset: int) -> Storage:
@@ -183,7 +191,7 @@ def qcdq(x: Tensor, storage: Storage, session: ExportSession | None = None) -> T
         >>> qcdq(torch.tensor([0.6, 9.0]), storage)
         tensor([0.5000, 3.5000])
     """
-    return cdq(quantize_linear(x, storage.grid, session), storage, x.dtype, session)
+    return cdq(quantize_linear(widened(x), storage.grid, session), storage, x.dtype, session)
 
 
 def cdq(
@@ -200,7 +208,11 @@ def cdq(
     Returns:
         Tensor of the shape of ``integers``.
     """
-    if storage.minimum is not None and storage.maximum is not None:
-        name = storage.spec.name
-        integers = clip(integers, storage.minimum, storage.maximum, name, session)
-    return dequantize_linear(integers, storage.grid, dtype, session)
+    grid, name = storage.grid, storage.spec.name
+    if storage.minimum is None or storage.maximum is None:
+        return dequantize_linear(integers, grid, session).to(dtype)
+    if integers.dtype in _UNCLIPPED:
+        low, high = storage.limits
+        return torch.clamp(dequantize_linear(integers, grid, session), low, high).to(dtype)
+    integers = clip(integers, storage.minimum, storage.maximum, name, session)
+    return dequantize_linear(integers, grid, session).to(dtype)

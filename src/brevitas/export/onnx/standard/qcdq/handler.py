@@ -119,7 +119,7 @@ class QCDQBiasHandler(ConstantHandler):
     def node(self, x: Tensor, data: Tensor | None, plan: Storage) -> Tensor:
         """Write the node."""
         assert data is not None
-        return dequantize_linear(data, plan.grid, x.dtype, self.session)
+        return dequantize_linear(data, plan.grid, self.session).to(x.dtype)
 
 
 class QCDQTruncHandler(TruncHandler):
@@ -156,8 +156,9 @@ def integers_of(value: Tensor, plan: Storage) -> Tensor:
     wide = value.detach().to(torch.float64) / spec.scale.to(torch.float64)
     wide = wide + (0 if spec.is_binary else spec.zero_point.to(torch.float64))
     integers = torch.round(wide)
-    # A float32 value is off by half an ulp, that is, by 2**-24 of its magnitude in steps.
-    off = (wide - integers).abs() > 1e-3 + integers.abs() * 2.0**-22
+    # A rounded product is off by half an ulp, a fraction of its magnitude in steps.
+    slack = 4 * torch.finfo(value.dtype).eps
+    off = (wide - integers).abs() > 1e-3 + integers.abs() * slack
     if bool((off | (integers < spec.minimum) | (integers > spec.maximum)).any()):
         raise ExportError(
             "the quantized values are not whole multiples of the scale within the bit width; use "
