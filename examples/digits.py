@@ -224,11 +224,11 @@ def run_in_runtimes(model: nn.Module, name: str, data: Digits) -> dict[str, Runt
     outputs = predict(model, images)
     step = model.classifier.output_quant.scale().item()
     results = {}
-    for runtime, export, run in (
-        ("ONNX Runtime", export_onnx_qcdq, run_onnxruntime),
-        ("qonnx", export_qonnx, run_qonnx),
+    for runtime, file_format, export, run in (
+        ("ONNX Runtime", "qcdq", export_onnx_qcdq, run_onnxruntime),
+        ("qonnx", "qonnx", export_qonnx, run_qonnx),
     ):
-        file = OUTPUT / f"{name.replace(' ', '_').lower()}_{export.__name__[7:]}.onnx"
+        file = OUTPUT / f"{name.replace(' ', '_').lower()}_{file_format}.onnx"
         print_progress(f"  export to {file.name}, run in {runtime}")
         export(model, args=(images,), export_path=str(file))
         other = torch.from_numpy(run(file, images.numpy()))
@@ -237,18 +237,18 @@ def run_in_runtimes(model: nn.Module, name: str, data: Digits) -> dict[str, Runt
 
 
 def measure(
-    method: str, bits: int, make_model: Callable[[], nn.Module], data: Digits, runtimes: bool
+    method: str, bits: int, make_model: Callable[[], nn.Module], data: Digits
 ) -> tuple[nn.Module, Result]:
-    """Make one model, measure it here and, where asked for, in the runtimes."""
+    """Make one model and measure it: here, and in the runtimes where it is quantized."""
     print_progress(f"{method} {bits} bit")
     start = time.perf_counter()
     model = make_model()
     outputs = predict(model, data.test_images)
     result = Result(method, bits, accuracy(outputs, data.test_classes))
-    if runtimes:
+    print_progress(f"  accuracy {result.accuracy:.2f} %")
+    if method != "float":
         result.runtimes = run_in_runtimes(model, result.name, data)
     result.seconds = time.perf_counter() - start
-    print_progress(f"  accuracy {result.accuracy:.2f} %")
     return model, result
 
 
@@ -282,18 +282,18 @@ def main() -> int:
     torch.manual_seed(0)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     data = load_data()
-    float_model, float_result = measure("float", 32, lambda: make_float(data), data, runtimes=False)
+    float_model, float_result = measure("float", 32, partial(make_float, data), data)
 
     results = []
-    for quantize, method, bits, runtimes in (
-        (quantize_after_training, "PTQ", 8, True),
-        (quantize_after_training, "PTQ", 4, True),
-        (quantize_after_training, "PTQ", 2, False),  # what training is needed for
-        (quantize_by_training, "QAT", 4, True),
-        (quantize_by_training, "QAT", 2, False),
+    for quantize, method, bits in (
+        (quantize_after_training, "PTQ", 8),
+        (quantize_after_training, "PTQ", 4),
+        (quantize_after_training, "PTQ", 2),  # nothing is expected of it: this needs training
+        (quantize_by_training, "QAT", 4),
+        (quantize_by_training, "QAT", 2),
     ):
-        make_model = partial(quantize, float_model, bits, data)
-        results.append(measure(method, bits, make_model, data, runtimes)[1])
+        _, result = measure(method, bits, partial(quantize, float_model, bits, data), data)
+        results.append(result)
 
     print_table([float_result, *results])
     picture = draw_accuracy(float_result, results, OUTPUT / "accuracy.png")

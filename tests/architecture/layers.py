@@ -29,7 +29,7 @@ LAYERS = (
     ("L3 zero_point", ("core.zero_point",)),
     ("L3 quant", ("core.quant",)),
     ("L4", ("proxy",)),
-    ("L5", ("quant",)),
+    ("L5", ("quant", "inject.defaults")),
     ("L6", ("nn",)),
     ("L7", ("graph",)),
     ("L8", ("export", "loss", "onnx")),

@@ -208,15 +208,16 @@ _CACHES = {
 }
 
 
-def _take_over(model: nn.Module) -> list[_Before]:
+def _take_over(model: nn.Module, clear_caches: bool = True) -> list[_Before]:
     """Clear the export state of a model, name its proxies, and return what there was before."""
+    cached = _CACHES if clear_caches else {}
     before = []
     for module in model.modules():
         if isinstance(module, ExportMixin):
-            caches = {name: value for name, value in vars(module).items() if name in _CACHES}
+            caches = {name: value for name, value in vars(module).items() if name in cached}
             mode, name = module.export_mode, module.export_debug_name
             before.append(_Before(module, module.export_handler, mode, name, caches))
-            vars(module).update({name: _CACHES[name] for name in caches})
+            vars(module).update({name: cached[name] for name in caches})
     for name, module in model.named_modules():
         if _is_proxy(module):
             module.export_debug_name = name or type(module).__name__

@@ -7,14 +7,12 @@ No function here changes its gradient: straight-through versions live in `ops_st
 
 from __future__ import annotations
 
-from typing import TypeVar, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
 _HALF_DTYPES = (torch.float16, torch.bfloat16)
-
-Number = TypeVar("Number", Tensor, float)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -128,7 +126,11 @@ def tensor_clamp_(x: Tensor, min_val: Tensor, max_val: Tensor) -> Tensor:
     return torch.clamp_(x, min_val, max_val)
 
 
-def _power_of_two(exponent: Number) -> Number:
+@overload
+def _power_of_two(exponent: Tensor) -> Tensor: ...
+@overload
+def _power_of_two(exponent: float) -> float: ...
+def _power_of_two(exponent: Tensor | float) -> Tensor | float:
     """`2 ** exponent`, exact for integers; float32 or wider for tensors."""
     if not isinstance(exponent, Tensor):
         return 2.0**exponent

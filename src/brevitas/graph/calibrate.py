@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from brevitas import config
 from brevitas.core.scaling._collected import CollectedParameter
-from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.nn.mixin.base import QuantLayerMixin
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjectorBase,
     WeightQuantProxyFromInjectorBase,
@@ -103,7 +103,8 @@ class quantization_status_manager:
         self._hooks: list[Any] = []
 
     def _proxies(self) -> Iterator[Any]:
-        return (module for module in self.model.modules() if isinstance(module, self.disabled_kinds))
+        kinds = self.disabled_kinds
+        return (module for module in self.model.modules() if isinstance(module, kinds))
 
     def __enter__(self) -> nn.Module:
         for proxy in self._proxies():

@@ -87,7 +87,7 @@ def _padding_of_type(padding_type: str | None, padding: Size | str) -> Size | st
 
 
 def _same_padding(self: Any, size: tuple[int, ...]) -> list[int]:
-    """Zeros before and after each dimension, last one first, so that ``out = ceil(in / stride)``."""
+    """Padding of each dimension, last one first, that gives ``ceil(in / stride)`` outputs."""
     padding: list[int] = []
     for dim in reversed(range(len(size))):
         span = self.dilation[dim] * (self.kernel_size[dim] - 1) + 1

@@ -1,4 +1,4 @@
-"""The two shapes of a quantized layer: around a weight, and around an activation. Layer: nn (L6)."""
+"""The two shapes of a quantized layer: with a weight, or an activation. Layer: nn (L6)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,7 +115,6 @@ class _FakeQuantFn(torch.autograd.Function):
         ctx.plan = plan
         ctx.numbers = tuple(None if isinstance(b, Tensor) else b for b in (lower, upper))
         tensors = [b if isinstance(b, Tensor) else None for b in (zero_point, lower, upper)]
-        ctx.x_dtype, ctx.scale_shape = x.dtype, scale.shape
         only_x = not any(ctx.needs_input_grad[1:5])
         if only_x and plan.clamp_passes_gradient:
             ctx.save_for_backward(None, None, *tensors)
@@ -130,9 +129,8 @@ class _FakeQuantFn(torch.autograd.Function):
             return grad, None, None, None, None, None
         lower = ctx.numbers[0] if lower is None else lower
         upper = ctx.numbers[1] if upper is None else upper
-        needs = ctx.needs_input_grad[:5]
-        grads = _input_gradients(grad, x, scale, zero_point, lower, upper, ctx.plan, needs)
-        return (*grads, None)
+        operands = _Operands(x, scale, zero_point, lower, upper)
+        return (*_input_gradients(grad, operands, ctx.plan, ctx.needs_input_grad[:5]), None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -167,73 +165,64 @@ class _StraightThrough(torch.autograd.Function):
         return grad_outputs[0], None
 
 
+class _Operands(NamedTuple):
+    """The tensors and limits of one call, in the order of the operation's arguments."""
+
+    x: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    lower: Bound
+    upper: Bound
+
+    def clamp(self, integer: Tensor) -> Tensor:
+        """Clamp integers to the limits, without writing to them."""
+        if isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor):
+            return _clamp_by_tensors(integer, self.lower, self.upper)
+        return integer.clamp(self.lower, self.upper)
+
+
 def _input_gradients(
-    grad: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    lower: Bound,
-    upper: Bound,
-    plan: FakeQuantPlan,
-    needs: tuple[bool, ...],
+    grad: Tensor, operands: _Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients for (x, scale, zero_point, lower, upper), each reduced to its input's shape."""
+    """Gradients for (x, scale, zero_point, lower, upper), each reduced to its input's shape.
+
+    With ``[.]`` one where a condition holds: ``d y / d x = [not clamped]``,
+    ``d y / d scale = (integer - zero_point) - [not clamped] * x / scale``,
+    ``d y / d zero_point = -[clamped] * scale``, ``d y / d bound = [clamped there] * scale``;
+    a clamp that passes gradients counts as not clamped.
+    """
+    x, scale, zero_point, lower, upper = operands
     grad, ratio = _widen(grad), _widen(x) / scale
     shifted = ratio if zero_point is None else ratio + zero_point
     differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    rounded = (
-        _StraightThrough.apply(shifted, plan.rounding)
-        if differentiable
-        else ROUNDING_MODES[plan.rounding](shifted)
-    )
+    round_ = _StraightThrough.apply if differentiable else _round
+    rounded = round_(shifted, plan.rounding)
+    passes = plan.clamp_passes_gradient
     below, above = rounded < lower, rounded > upper
     clamped = below | above
-    passes = plan.clamp_passes_gradient
-    grad_x = grad_scale = grad_zero_point = grad_lower = grad_upper = None
+    grads: list[Tensor | None] = [None] * 5
     if needs[0]:
-        grad_x = grad if passes else grad.masked_fill(clamped, 0.0)
+        grads[0] = (grad if passes else grad.masked_fill(clamped, 0.0)).to(x.dtype)
     if needs[1]:
-        grad_scale = _scale_gradient(
-            grad, ratio, rounded, zero_point, lower, upper, clamped, passes
-        )
-        grad_scale = grad_scale.sum_to_size(scale.shape)
+        integer = operands.clamp(rounded)
+        steps = integer if zero_point is None else integer - zero_point
+        through = ratio if passes else ratio.masked_fill(clamped, 0.0)
+        grads[1] = _reduce(grad * (steps - through), scale)
     if needs[2] and zero_point is not None:
-        zero = torch.zeros_like(grad)
-        grad_zero_point = zero if passes else torch.where(clamped, -grad * scale, zero)
-        grad_zero_point = grad_zero_point.sum_to_size(zero_point.shape).to(zero_point.dtype)
-    if not passes:
-        grad_lower = _bound_gradient(grad * scale, below, lower) if needs[3] else None
-        grad_upper = _bound_gradient(grad * scale, above, upper) if needs[4] else None
-    if grad_x is not None:
-        grad_x = grad_x.to(x.dtype)
-    return grad_x, grad_scale, grad_zero_point, grad_lower, grad_upper
+        outside = torch.zeros_like(clamped) if passes else clamped
+        grads[2] = _reduce((-grad * scale).masked_fill(~outside, 0.0), zero_point)
+    for index, where, bound in ((3, below, lower), (4, above, upper)):
+        if needs[index] and not passes and isinstance(bound, Tensor):
+            grads[index] = _reduce((grad * scale).masked_fill(~where, 0.0), bound)
+    return tuple(grads)
 
 
-def _scale_gradient(
-    grad: Tensor,
-    ratio: Tensor,
-    rounded: Tensor,
-    zero_point: Tensor | None,
-    lower: Bound,
-    upper: Bound,
-    clamped: Tensor,
-    passes: bool,
-) -> Tensor:
-    """``d y / d scale = (integer - zero_point) - [not clamped] * x / scale`` (times ``grad``)."""
-    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
-        integer = _clamp_by_tensors(rounded, lower, upper)
-    else:
-        integer = rounded.clamp(lower, upper)
-    if zero_point is not None:
-        integer = integer - zero_point
-    through_ratio = ratio if passes else ratio.masked_fill(clamped, 0.0)
-    return grad * (integer - through_ratio)
+def _round(x: Tensor, rounding: str) -> Tensor:
+    return ROUNDING_MODES[rounding](x)
 
 
-def _bound_gradient(grad: Tensor, where: Tensor, bound: Bound) -> Tensor | None:
-    if not isinstance(bound, Tensor):
-        return None
-    return grad.masked_fill(~where, 0.0).sum_to_size(bound.shape).to(bound.dtype)
+def _reduce(grad: Tensor, operand: Tensor) -> Tensor:
+    return grad.sum_to_size(operand.shape).to(operand.dtype)
 
 
 def fake_quant(
@@ -262,8 +251,8 @@ def fake_quant(
         Tensor of the shape and dtype of ``x``, on the grid ``(integer - zero_point) * scale``.
 
     Example:
-        >>> y = fake_quant(torch.tensor([0.26, -9.0]), torch.tensor(0.5), None, -8, 7, FakeQuantPlan())
-        >>> y
+        >>> x, scale = torch.tensor([0.26, -9.0]), torch.tensor(0.5)
+        >>> fake_quant(x, scale, None, -8, 7, FakeQuantPlan())
         tensor([ 0.5000, -4.0000])
 
     Reference: Esser et al., "Learned Step Size Quantization", 2020 (gradient for the scale);

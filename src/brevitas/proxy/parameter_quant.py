@@ -240,7 +240,7 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
 
 
 class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
-    """A bias quantized to integers: ``proxy(bias, quant_input, quant_weight) -> IntQuantTensor``."""
+    """A bias quantized to integers: ``proxy(bias, input, weight) -> IntQuantTensor``."""
 
     def scale(self) -> Tensor | None:
         """Real value of one integer step; None for a bias at the accumulator's unknown scale."""

@@ -51,7 +51,7 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
     """A quantized activation of any numeric type.
 
     Attributes:
-        fused_activation_quant_proxy: activation function and quantizer, None where there is neither.
+        fused_activation_quant_proxy: activation function and quantizer; None for neither.
         is_passthrough_act: True where the function keeps quantized values on their grid (ReLU).
         cache_inference_quant_act: keep the quantized activation of the last evaluation.
         cache_quant_io_metadata_only: keep its scale but not its values.

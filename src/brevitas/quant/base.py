@@ -94,7 +94,7 @@ class ParamMinMaxInitScaling(ExtendedInjector):
 
 
 class BatchQuantStatsScaling1d(ExtendedInjector):
-    """Scale from the mean over channels of their largest magnitudes, batch by batch ``[N, C, L]``."""
+    """Scale from the mean over channels of each batch's maxima, ``[N, C, L]``."""
 
     scaling_impl_type = ScalingImplType.AFFINE_STATS
     scaling_stats_op = StatsOp.MAX_AVE
@@ -105,7 +105,7 @@ class BatchQuantStatsScaling1d(ExtendedInjector):
 
 
 class BatchQuantStatsScaling2d(ExtendedInjector):
-    """Scale from the mean over channels of their largest magnitudes, batch by batch ``[N, C, H, W]``."""
+    """Scale from the mean over channels of each batch's maxima, ``[N, C, H, W]``."""
 
     scaling_impl_type = ScalingImplType.AFFINE_STATS
     scaling_stats_op = StatsOp.MAX_AVE

@@ -63,7 +63,9 @@ def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
         largest = largest * max_int(False, False, bit_width)
     # In float64 the logarithm of a sum just above a power of two is not rounded down to it.
     wide = largest.double() if largest.device.type != "mps" else largest
-    return ceil_ste(torch.log2(wide * terms + 1)).to(largest.dtype)
+    bits = torch.log2(wide * terms + 1)
+    bits = ceil_ste(bits) if bits.requires_grad else torch.ceil(bits)
+    return bits.to(largest.dtype)
 
 
 def max_acc_bit_width_linear(

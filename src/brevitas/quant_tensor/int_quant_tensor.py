@@ -147,6 +147,8 @@ pytree.register_pytree_node(
     _flatten,
     _unflatten,
     serialized_type_name="brevitas.quant_tensor.IntQuantTensor",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
     flatten_with_keys_fn=_flatten_with_keys,
 )
 # Exported programs flatten their inputs by a table of their own.

@@ -190,6 +190,10 @@ for _function in (
     *(F.relu, F.relu6, F.hardtanh),
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d),
     *(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+    *(F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices),
+    F.adaptive_max_pool1d_with_indices,
+    F.adaptive_max_pool2d_with_indices,
+    F.adaptive_max_pool3d_with_indices,
     *(torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
 ):
     implements(_function)(_invariant(_function))

@@ -1,4 +1,4 @@
-"""Tensor quantizers: modules that return ``(value, scale, zero_point, bit_width)``. Layer: core (L3)."""
+"""Tensor quantizers: ``x -> (value, scale, zero_point, bit_width)``. Layer: core (L3)."""
 
 from brevitas.core.quant.int import (
     PrescaledRestrictIntQuant,

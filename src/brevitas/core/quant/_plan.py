@@ -1,7 +1,7 @@
 """Derives how an integer quantizer executes: fused, or module by module. Layer: core (L3).
 
-The plan is a pure function of the parts as they are now. It is derived at every call, so that a part
-that was replaced, hooked, parametrized or given another ``forward`` takes effect at once.
+The plan is a pure function of the parts as they are now. It is derived at every call, so that a
+part that was replaced, hooked, parametrized or given another ``forward`` takes effect at once.
 """
 
 from __future__ import annotations

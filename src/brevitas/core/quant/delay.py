@@ -1,4 +1,4 @@
-"""Delayed quantization: pass the real value through for the first steps of training. Layer: core (L3)."""
+"""Delayed quantization: the first training steps see the real value. Layer: core (L3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _NoDelay(nn.Module):
 
 
 class _DelayQuant(nn.Module):
-    """Return the real value for ``quant_delay_steps`` training steps, the quantized one afterwards."""
+    """The real value for ``quant_delay_steps`` training steps, the quantized one afterwards."""
 
     def __init__(self, quant_delay_steps: int) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
 def _bounds(
     int_quant: IntQuant, bit_width_impl: nn.Module, bit_width: Tensor
 ) -> tuple[Bound, Bound]:
-    """Integer limits: plain numbers where the bit width is a constant, tensors where it is learned."""
+    """Integer limits: plain numbers for a constant bit width, tensors for a learned one."""
     if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
         return _constant_bounds(int_quant.signed, int_quant.narrow_range, bit_width_impl.number)
     return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
@@ -54,7 +54,7 @@ class RescalingIntQuant(nn.Module):
     Args:
         int_quant: rounds and clamps, see ``IntQuant``.
         scaling_impl: ``(x, threshold) -> scale``.
-        int_scaling_impl: ``bit_width -> threshold``, the integer that the scale's statistic maps to.
+        int_scaling_impl: ``bit_width -> threshold``, the integer that the statistic maps to.
         zero_point_impl: ``(x, scale, bit_width) -> zero point``.
         bit_width_impl: ``() -> bit width``.
 

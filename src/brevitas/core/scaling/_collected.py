@@ -1,4 +1,4 @@
-"""A parameter that is first collected from statistics of the data and learned afterwards. Layer: core (L3).
+"""A parameter that is collected from statistics first, then learned. Layer: core (L3).
 
 The collection is a phase: ``collecting`` is a Python flag that flips once, so eager code takes no
 branch on tensors and a compiled model has exactly two graphs, one before the flip and one after it.
@@ -145,7 +145,7 @@ class CollectedParameter(LearnedValueModule):
 
     @torch.no_grad()
     def finish_collection(self) -> None:
-        """End the phase now: ``value`` takes what was collected so far and is learned from here on."""
+        """End the phase now: ``value`` takes what was collected so far and is learned."""
         if self.collecting and self.has_statistics:
             self.value.data.copy_(self.to_parameter(self.buffer))
         self.collecting = False

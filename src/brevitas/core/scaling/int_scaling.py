@@ -14,7 +14,7 @@ def _choose_signed(own: bool | None, given: bool | Tensor | None) -> bool | Tens
     signed = given if given is not None else own
     if signed is None:
         raise ValueError(
-            "signed=None: expected True or False, at construction or at the call of the int scaling."
+            "signed=None: expected True or False, at construction or when it is called."
         )
     return signed
 

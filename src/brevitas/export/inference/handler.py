@@ -5,16 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.export.common.handler.base import BaseHandler
+from brevitas.export.common.quantizer import quantizer_of
 from brevitas.function.ops import max_int, min_int
-from brevitas.ops.fake_quant import FakeQuantPlan, ROUNDING_MODES, fake_quant, to_integer
+from brevitas.ops.fake_quant import ROUNDING_MODES, FakeQuantPlan, fake_quant, to_integer
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
-from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector
+from brevitas.proxy.runtime_quant import (
+    ActQuantProxyFromInjector,
+    DynamicActQuantProxyFromInjector,
+)
 
-__all__ = ["InferenceHandler", "IntInferenceHandler", "IntWeightInferenceHandler"]
+__all__ = ["InferenceHandler", "IntInferenceHandler", "IntWeightInferenceHandler", "is_handled"]
 
 
 class InferenceHandler(BaseHandler):
@@ -43,20 +47,19 @@ class IntInferenceHandler(InferenceHandler):
 
     def prepare_for_export(self, module: nn.Module) -> None:
         """Read scale, zero point, bit width and rounding."""
-        rounding = module.rounding_mode
-        if rounding not in ROUNDING_MODES:
-            raise RuntimeError(
-                f"rounding_mode={rounding!r}: expected one of {', '.join(ROUNDING_MODES)}. "
-                f"Layer: {module.export_debug_name}"
-            )
-        self.plan = FakeQuantPlan(rounding)
+        self.plan = FakeQuantPlan(module.rounding_mode)
         for name in ("scale", "zero_point", "bit_width"):
             value = getattr(module, name)().detach().clone()
             self.register_buffer(name, value, persistent=False)
         signed, narrow = bool(module.is_signed), bool(module.is_narrow_range)
         self.lower = float(min_int(signed, narrow, float(self.bit_width)))
         self.upper = float(max_int(signed, narrow, float(self.bit_width)))
-        self.offset = self.zero_point if bool(self.zero_point.any()) else None
+        self.has_offset = bool(self.zero_point.any())
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The zero point, or None where it is zero and need not be added."""
+        return self.zero_point if self.has_offset else None
 
     def quantize(self, x: Tensor) -> Tensor:
         """Return ``clamp(round(x / scale + zero_point), lower, upper)``."""
@@ -73,24 +76,23 @@ class IntInferenceHandler(InferenceHandler):
 
 
 class IntWeightInferenceHandler(IntInferenceHandler):
-    """A weight at a fixed scale, quantized anew for each call, or once.
-
-    Attributes:
-        cache: keep the quantized weight; set before the first call.
-    """
+    """A weight at a fixed scale."""
 
     handled_layer = WeightQuantProxyFromInjector
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.cache = False
-        self.register_buffer("value", None, persistent=False)
 
-    def forward(self, x: Tensor, *unused: Any) -> tuple[Tensor, ...]:
-        """Quantize and dequantize, or return what an earlier call computed."""
-        if self.value is not None:
-            return self.value, self.scale, self.zero_point, self.bit_width
-        outputs = super().forward(x)
-        if self.cache:
-            self.value = outputs[0].detach()
-        return outputs
+def is_handled(proxy: nn.Module) -> bool:
+    """Whether a proxy holds the plain integer quantizer at a scale that inputs do not change.
+
+    Args:
+        proxy: any proxy.
+
+    Returns:
+        False for minifloats, groups, dynamic scales and quantizers of a user's own, which run as
+        they are.
+    """
+    if proxy.is_groupwise or isinstance(proxy, DynamicActQuantProxyFromInjector):
+        return False
+    if type(quantizer_of(proxy)) is not RescalingIntQuant:
+        return False
+    return proxy.rounding_mode in ROUNDING_MODES

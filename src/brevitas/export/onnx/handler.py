@@ -6,7 +6,6 @@ Layer: export (L8).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.export.common.handler.base import BaseHandler
+from brevitas.export.common.quantizer import quantizer_of
 from brevitas.export.common.rounding import is_faithful
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
@@ -135,12 +135,6 @@ class IntHandler(ONNXBaseHandler):
             self.name,
         )
         return intern(spec.validate(), self.session)
-
-
-def quantizer_of(proxy: nn.Module) -> Callable[..., Quantized]:
-    """Return the quantizer of a proxy, past the activation function that some hold."""
-    fused = getattr(proxy, "fused_activation_quant_proxy", None)
-    return fused.tensor_quant if fused is not None else proxy.tensor_quant
 
 
 @dataclass(frozen=True)

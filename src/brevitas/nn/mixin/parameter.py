@@ -56,8 +56,8 @@ class QuantWeightMixin(QuantProxyMixin):
             quantized = proxy(self.weight)
         if subtensor_slice_list is None:
             return quantized
-        index = tuple(slice(None) if part is None else slice(*part) for part in subtensor_slice_list)
-        return quantized[index]
+        parts = subtensor_slice_list
+        return quantized[tuple(slice(*part) if part else slice(None) for part in parts)]
 
     def register_parameter(self, name: str, value: nn.Parameter | None) -> None:
         """Register a parameter; a new weight starts its quantizer's learned values anew."""

@@ -1,0 +1,64 @@
+"""Handlers observe real values and replay them under a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from brevitas.export.common.session import ExportSession
+from brevitas.export.common.spec import ExportError, QuantSpec
+from brevitas.export.manager import export_mode
+from brevitas.export.onnx.handler import intern
+from brevitas.export.onnx.qonnx.manager import QONNXManager
+from brevitas.nn import QuantIdentity, QuantLinear
+from brevitas.quant import Int8ActPerTensorFloat, Int32Bias
+
+
+def test_a_model_in_export_mode_computes_the_same() -> None:
+    torch.manual_seed(0)
+    model = QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, bias_quant=Int32Bias)
+    x = torch.randn(2, 4)
+    model(x)
+    model.eval()
+    expected = model(x)
+    with export_mode(QONNXManager, model):
+        assert torch.equal(model(x), expected)
+
+
+def test_a_trace_needs_the_pass_with_real_values() -> None:
+    model = QuantIdentity().eval()
+    with export_mode(QONNXManager, model):
+        with pytest.raises(Exception, match="run the model once in export mode"):
+            torch.export.export(model, (torch.randn(2),))
+
+
+def test_an_exporter_of_ones_own_gets_final_nodes() -> None:
+    model = QuantIdentity().eval()
+    x = torch.randn(2)
+    with export_mode(QONNXManager, model):
+        model(x)
+        program = torch.export.export(model, (x,))
+    calls = [str(node.args) for node in program.graph.nodes if "symbolic" in str(node.target)]
+    assert len(calls) == 1
+    assert "qonnx.custom_op.general::Quant" in calls[0]
+
+
+def test_a_quantizer_that_is_not_affine_is_refused() -> None:
+    class Doubling(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return 2 * x, torch.tensor(0.5), torch.tensor(0.0), torch.tensor(8.0)
+
+    model = nn.Sequential(QuantIdentity()).eval()
+    model[0].act_quant.fused_activation_quant_proxy.tensor_quant = Doubling()
+    with export_mode(QONNXManager, model):
+        with pytest.raises(ExportError, match=r"uniform steps.*Layer: 0\.act_quant"):
+            model(torch.randn(8))
+
+
+def test_interned_specs_share_their_tensors() -> None:
+    session = ExportSession(opset=18)
+    first, second = (intern(QuantSpec(0.5, 0.0, 8, True, False), session) for _ in range(2))
+    assert first.scale is second.scale
+    assert first.zero_point is second.zero_point
+    assert first.bit_width is second.bit_width

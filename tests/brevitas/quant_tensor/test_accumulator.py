@@ -1,0 +1,72 @@
+"""Tests of accumulator bit widths: no worst case overflows them."""
+
+from __future__ import annotations
+
+import doctest
+from math import prod
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brevitas.quant_tensor import _accumulator as module
+
+
+def test_doctests():
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+
+
+@given(st.integers(1, 16), st.integers(1, 16), st.integers(1, 5000))
+def test_smallest_bit_width_of_an_unsigned_sum(b1, b2, terms):
+    largest = terms * (2**b1 - 1) * (2**b2 - 1)
+    bits = module.sum_bit_width((torch.tensor(float(b1)), torch.tensor(float(b2))), terms)
+    assert bits == largest.bit_length()
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 5000), st.booleans())
+def test_signed_sums_fit(b1, b2, terms, both_signed):
+    bits = module.sum_bit_width((torch.tensor(float(b1)), torch.tensor(float(b2))), terms).item()
+    worst = terms * 2 ** (b1 - 1) * 2 ** (b2 - 1)
+    if not both_signed:
+        worst = terms * (2 ** (b1 - 1) - 1) * (2**b2 - 1)
+    assert worst <= 2 ** (bits - 1) - 1
+
+
+def test_learned_bit_widths_agree_and_get_gradients():
+    for terms in (1, 3, 9, 100):
+        fixed, learned = torch.tensor(5.0), torch.tensor(5.0, requires_grad=True)
+        expected = module.sum_bit_width((fixed, fixed), terms)
+        actual = module.sum_bit_width((learned, fixed), terms)
+        assert actual == expected
+        actual.backward()
+        assert learned.grad > 0
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_taps_of_a_transposed_convolution(kernel, stride, dilation):
+    weight = torch.ones(2, 3, kernel)
+    output = F.conv_transpose1d(torch.ones(1, 2, 30), weight, stride=stride, dilation=dilation)
+    eight = torch.tensor(8.0)
+    bits = module.max_acc_bit_width_convtransposeNd(
+        eight, eight, weight.shape, stride, 0, 0, 1, dilation
+    )
+    assert bits == module.sum_bit_width((eight, eight), int(output.max()))
+
+
+def test_every_layer_function_has_a_rule():
+    eight = torch.tensor(8.0)
+    shape = (6, 4, 3, 3)
+    rule = module.FN_ACC_BITWIDTH_MAPPING[F.conv2d]
+    assert rule(eight, eight, shape) == module.sum_bit_width((eight, eight), prod(shape[1:]))
+    assert len(module.FN_ACC_BITWIDTH_MAPPING) == 8
+
+
+def test_spread_and_argument():
+    assert module.spread(2, 3) == (2, 2, 2) and module.spread((1, 2), 2) == (1, 2)
+    assert module.argument((1, 2), {}, 1, "stride", 0) == 2
+    assert module.argument((), {"stride": 3}, 1, "stride", 0) == 3
+    assert module.argument((), {}, 1, "stride", 0) == 0

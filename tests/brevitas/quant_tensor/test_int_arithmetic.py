@@ -1,0 +1,149 @@
+"""Tests of arithmetic against integer arithmetic on the same operands."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brevitas.quant_tensor import IntQuantTensor
+from quant_tensors import make
+
+seeds, bits, flags = st.integers(0, 1000), st.integers(2, 8), st.booleans()
+zero_points = st.integers(-20, 20).map(float)
+
+
+@given(seeds, bits, bits, zero_points, zero_points, flags)
+def test_sum_holds_the_sum_of_the_integers(seed, b1, b2, z1, z2, signed):
+    x, i = make((30,), 0.05, z1, b1, signed, seed=seed)
+    y, j = make((30,), 0.05, z2, b2, signed, seed=seed + 1)
+    total = x + y
+    assert total.is_valid and total.bit_width == max(b1, b2) + 1
+    assert torch.equal(total.int().double(), i + j)
+    assert total.zero_point == z1 + z2
+    assert torch.equal(torch.add(x, y).value, total.value)
+
+
+@given(seeds, bits, bits, flags, flags)
+def test_product_holds_the_product_of_the_integers(seed, b1, b2, s1, s2):
+    x, i = make((30,), 0.05, 0.0, b1, s1, seed=seed)
+    y, j = make((30,), 0.2, 0.0, b2, s2, seed=seed + 1)
+    product = x * y
+    assert product.is_valid and product.bit_width == b1 + b2
+    assert torch.equal(product.int().double(), i * j)
+    assert type(torch.mul(x, y)) is IntQuantTensor
+
+
+@given(seeds, bits, flags, zero_points)
+def test_float_operand_moves_the_zero_point(seed, b1, signed, zero_point):
+    x, i = make((30,), 0.05, zero_point, b1, signed, seed=seed)
+    offset = torch.randn(30, generator=torch.Generator().manual_seed(seed))
+    for result in (x + offset, offset + x, x - (-offset), torch.add(offset, x)):
+        assert type(result) is IntQuantTensor and result.bit_width == b1
+        torch.testing.assert_close(result.value, x.value + offset)
+        assert torch.equal(result.int().double(), i)
+    flipped = 2.0 - x
+    torch.testing.assert_close(flipped.value, 2.0 - x.value)
+
+
+@given(seeds, flags, zero_points)
+def test_negative_and_difference(seed, signed, zero_point):
+    x, i = make((30,), 0.05, zero_point, 6, signed, seed=seed, narrow=True)
+    assert torch.equal((-x).value, -x.value)
+    assert torch.equal((-x).int().double(), -i)
+    y, j = make((30,), 0.05, zero_point, 6, signed, seed=seed + 1, narrow=True)
+    difference = x - y
+    assert torch.equal(difference.int().double(), i - j)
+    assert difference.zero_point == 0
+
+
+@pytest.mark.parametrize("zero_point", [0.0, 3.0])
+@pytest.mark.parametrize("signed", [False, True])
+def test_absolute(signed, zero_point):
+    x, i = make((100,), 0.05, zero_point, 8, signed, narrow=True)
+    y = abs(x)
+    assert not y.signed and y.is_valid
+    assert torch.equal(y.int().double(), (i - zero_point).abs())
+    assert y.bit_width == (7 if signed and zero_point == 0 else 8)
+
+
+@given(seeds, bits, bits, flags, st.integers(1, 40))
+def test_matrix_product_holds_the_sums_of_products(seed, b1, b2, signed, inner):
+    x, i = make((3, inner), 0.05, 0.0, b1, signed, seed=seed)
+    y, j = make((inner, 4), 0.2, 0.0, b2, True, seed=seed + 1, narrow=True)
+    for product in (x @ y, torch.matmul(x, y)):
+        assert type(product) is IntQuantTensor and product.is_valid
+        assert torch.equal(product.int().double(), i @ j)
+
+
+def test_matrix_product_with_zero_points():
+    x, i = make((2, 3, 5), 0.05, 2.5, 8, False)
+    y, j = make((2, 5, 4), 0.2, 3.0, 6, False, seed=1)
+    product = x @ y
+    assert product.is_valid and product.signed
+    assert torch.equal(product.int().double(), i @ (j - 3))
+
+
+def test_matrix_product_with_scales_along_the_sum_is_plain():
+    x, _ = make((3, 5), torch.rand(1, 5) + 0.1)
+    y, _ = make((5, 4), 0.1)
+    assert type(x @ y) is torch.Tensor
+    assert type(y.transpose(0, 1) @ x.transpose(0, 1)) is torch.Tensor
+
+
+@pytest.mark.parametrize("operation", [operator.mul, operator.truediv])
+def test_products_and_quotients_refuse_zero_points(operation):
+    x, _ = make((4,), 0.1, 1.0)
+    with pytest.raises(RuntimeError, match="Zero-points of .* operands are non-zero"):
+        operation(x, x)
+
+
+def test_different_scales():
+    x, _ = make((4,), 0.1)
+    y, _ = make((4,), 0.2, training=True, seed=1)
+    with pytest.raises(RuntimeError, match="^Scaling factors are different: 0.1.* and 0.2"):
+        x + y.set(training=False)
+    average = x + y
+    # The mean of two float32 scales.
+    torch.testing.assert_close(average.scale, torch.tensor(0.15))
+    assert average.training
+
+
+@given(seeds, st.integers(0, 1))
+def test_concatenation_of_shared_and_of_own_scales(seed, dim):
+    x, i = make((3, 3), 0.05, 1.0, seed=seed)
+    y, j = make((3, 3), 0.05, 1.0, seed=seed + 1)
+    assert torch.equal(torch.cat([x, y], dim).int().double(), torch.cat([i, j], dim))
+    scale = torch.rand(1, 3, generator=torch.Generator().manual_seed(seed)) + 0.1
+    x, i = make((3, 3), scale, seed=seed)
+    y, j = make((3, 3), 2 * scale, seed=seed + 1)
+    together = torch.cat((x, y), dim=1)
+    assert together.scale.shape == (1, 6)
+    assert torch.equal(together.int().double(), torch.cat([i, j], 1))
+
+
+def test_concatenation_checks_its_operands():
+    x, _ = make((4,), 0.1, 1.0)
+    for change, message in (
+        ({"scale": 0.2}, "Scaling factors"),
+        ({"zero_point": 0.0}, "Zero points"),
+        ({"bit_width": 4.0}, "Bit widths"),
+        ({"signed": False}, "Signs"),
+    ):
+        with pytest.raises(RuntimeError, match=f"^{message} are different"):
+            torch.cat([x, x.set(**change)])
+    assert type(torch.cat([x, torch.ones(1)])) is torch.Tensor
+    averaged = torch.cat([x.set(training=True), x.set(scale=0.3, zero_point=2.0)])
+    # The mean of two float32 scales.
+    torch.testing.assert_close(averaged.scale, torch.tensor(0.2))
+    assert averaged.zero_point == 1.5
+    assert torch.equal(IntQuantTensor.cat([x, x], 0).value, torch.cat([x, x]).value)
+
+
+def test_options_of_torch_functions_give_plain_tensors():
+    x, _ = make((4,), 0.1)
+    assert type(torch.add(x, x, alpha=2)) is torch.Tensor
+    assert type(torch.div(x, x + 100.0, rounding_mode="floor")) is torch.Tensor

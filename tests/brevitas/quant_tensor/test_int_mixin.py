@@ -1,0 +1,97 @@
+"""Tests of the integers of an affine integer tensor: values, range, validity, messages."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brevitas.quant_tensor import IntQuantTensor
+from brevitas.quant_tensor import _int_mixin as module
+from quant_tensors import make
+
+
+def test_doctests():
+    assert doctest.testmod(module).failed == 0
+
+
+@given(st.integers(1, 24), st.booleans(), st.integers(0, 100), st.floats(1e-6, 1e3))
+def test_integers_are_exact(bit_width, signed, seed, scale):
+    # Up to 2**23 the rounding of a float32 value is at most half a step.
+    bit_width -= not signed and bit_width == 24
+    scale_tensor = torch.tensor(scale, dtype=torch.float32)
+    x, integers = make((20,), scale_tensor, 0.0, bit_width, signed, seed=seed)
+    assert x.is_valid is True
+    assert torch.equal(x.int().double(), integers)
+    assert torch.equal(x.int(float_datatype=True), integers.float())
+    bits = bit_width if signed or bit_width == 8 else bit_width + 1
+    assert x.int().dtype.itemsize * 8 >= min(bits, 64)
+
+
+def test_smallest_dtype():
+    dtypes = {
+        (8, True): torch.int8,
+        (8, False): torch.uint8,
+        (1, False): torch.uint8,
+        (9, True): torch.int16,
+        (15, False): torch.int16,
+        (16, False): torch.int32,
+        (32, True): torch.int32,
+        (32, False): torch.int64,
+    }
+    assert {key: module.integer_dtype(*key) for key in dtypes} == dtypes
+
+
+def test_half_precision_values_keep_their_integers():
+    # float16 holds 11 significant bits: all 11-bit integers times a power of two are exact.
+    x, integers = make((100,), 0.25, 0.0, 11)
+    assert torch.equal(x.half().int().double(), integers)
+    assert x.half().int(float_datatype=True).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bit_width": 4.0}, r"integers are out of range: found .* accepted -8 to 7 \(signed"),
+        ({"scale": 0.07}, r"values are no integer multiple of the scale \[0.07"),
+        ({"scale": torch.ones(3)}, r"scale \(3,\) and zero point \(\) do not broadcast"),
+    ],
+)
+def test_invalid_tensors_say_why(change, message):
+    x, _ = make((50,), 0.05)
+    y = x.set(**change)
+    assert y.is_valid is False
+    with pytest.raises(RuntimeError, match=r"^IntQuantTensor not valid\. .*" + message) as caught:
+        y.int()
+    assert "QuantTensor not valid." in str(caught.value)
+    assert "Requantize the value" in str(caught.value)
+
+
+def test_zero_points_of_tutorial():
+    value = torch.arange(10, dtype=torch.float32)
+    x = IntQuantTensor(value, scale=0.1, zero_point=1, bit_width=8, signed=False, training=False)
+    assert x.int().tolist() == [1, 11, 21, 31, 41, 51, 61, 71, 81, 91]
+    assert x.int().dtype == torch.uint8
+    # Ten over a rounded tenth: a rounding of each operation away from the integers.
+    torch.testing.assert_close(x._pre_round_int_value, 10 * value + 1)
+
+
+def test_checks_in_eval_and_training():
+    x, _ = make((4,), 0.1, 1.0)
+    y, _ = make((4,), 0.2, 2.0, 4, signed=False)
+    for check, message in (
+        (x.check_scaling_factors_same, "^Scaling factors are different: 0.1.* and 0.2"),
+        (x.check_zero_points_same, "^Zero points are different: 1.0 and 2.0"),
+        (x.check_bit_width_same, "^Bit widths are different: 8.0 and 4.0"),
+        (x.check_sign_same, "^Signs are different"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            check(y)
+    training = x.set(training=True)
+    assert training.check_scaling_factors_same(y) is True
+    assert training.check_zero_points_same(y) is True
+    with pytest.raises(RuntimeError, match="Bit widths"):
+        training.check_bit_width_same(y)
