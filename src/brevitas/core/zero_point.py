@@ -62,7 +62,7 @@ class _ScaleShiftZeroPoint(nn.Module):
 
     def __init__(self, int_quant: nn.Module, quantize_zero_point: bool) -> None:
         super().__init__()
-        self.int_quant = int_quant
+        self.int_quant: Any = int_quant
         self.quantize_zero_point = quantize_zero_point
 
     def forward(self, zero_point: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:

@@ -231,7 +231,7 @@ class bias_correction_mode:
         self._errors: dict[Any, tuple[Tensor, int]] = {}
         self._hooks: list[Any] = []
 
-    def _layers(self) -> Iterator[QuantWeightBiasInputOutputLayer]:
+    def _layers(self) -> Iterator[Any]:
         for layer in self.model.modules():
             if isinstance(layer, QuantWeightBiasInputOutputLayer):
                 if layer.bias is not None or not self.skip_if_no_bias:

@@ -134,8 +134,8 @@ class QuantConv1d(QuantWeightBiasInputOutputLayer, nn.Conv1d):
 
     float_class = nn.Conv1d
     accumulator_function = torch.conv1d
-    output_channel_dim = 0
-    __init__ = _init
+    output_channel_dim: Any = 0
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     conv1d_same_zeros_pad_stride = _same_zeros_pad_stride
@@ -158,8 +158,8 @@ class QuantConv2d(QuantWeightBiasInputOutputLayer, nn.Conv2d):
 
     float_class = nn.Conv2d
     accumulator_function = torch.conv2d
-    output_channel_dim = 0
-    __init__ = _init
+    output_channel_dim: Any = 0
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     conv2d_same_zeros_pad_stride = _same_zeros_pad_stride
@@ -181,8 +181,8 @@ class QuantConv3d(QuantWeightBiasInputOutputLayer, nn.Conv3d):
 
     float_class = nn.Conv3d
     accumulator_function = torch.conv3d
-    output_channel_dim = 0
-    __init__ = _init
+    output_channel_dim: Any = 0
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     conv3d_same_zeros_pad_stride = _same_zeros_pad_stride

@@ -59,7 +59,7 @@ def _init(
         device,
         dtype,
     )
-    self._output_padding_of_call: tuple[int, ...] | None = None
+    self._output_padding_of_call = None
     QuantWBIOL.__init__(
         self,
         weight_quant,
@@ -132,8 +132,8 @@ class QuantConvTranspose1d(QuantWeightBiasInputOutputLayer, nn.ConvTranspose1d):
 
     float_class = nn.ConvTranspose1d
     accumulator_function = torch.conv_transpose1d
-    output_channel_dim = 1
-    __init__ = _init
+    output_channel_dim: Any = 1
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     compute_output_padding = _compute_output_padding
@@ -156,8 +156,8 @@ class QuantConvTranspose2d(QuantWeightBiasInputOutputLayer, nn.ConvTranspose2d):
 
     float_class = nn.ConvTranspose2d
     accumulator_function = torch.conv_transpose2d
-    output_channel_dim = 1
-    __init__ = _init
+    output_channel_dim: Any = 1
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     compute_output_padding = _compute_output_padding
@@ -180,8 +180,8 @@ class QuantConvTranspose3d(QuantWeightBiasInputOutputLayer, nn.ConvTranspose3d):
 
     float_class = nn.ConvTranspose3d
     accumulator_function = torch.conv_transpose3d
-    output_channel_dim = 1
-    __init__ = _init
+    output_channel_dim: Any = 1
+    __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
     compute_output_padding = _compute_output_padding

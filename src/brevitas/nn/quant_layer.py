@@ -120,6 +120,10 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
 
     #: The functional form of the layer, by which its accumulator's rules are looked up.
     accumulator_function: Callable[..., Tensor]
+    # Of the float layer, which is the other base of each concrete class.
+    in_channels: int
+    groups: int
+    stride: tuple[int, ...]
 
     def __init__(
         self,

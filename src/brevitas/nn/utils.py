@@ -52,7 +52,7 @@ def mul_add_from_bn(
 
 
 @torch.no_grad()
-def merge_bn(layer: nn.Module, bn: nn.Module, output_channel_dim: int = 0) -> None:
+def merge_bn(layer: Any, bn: Any, output_channel_dim: int = 0) -> None:
     """Fold a batch normalization into the layer before it, in place.
 
     ``weight *= factor`` along the output channels and ``bias = bias * factor + offset``; the
@@ -84,7 +84,7 @@ def merge_bn(layer: nn.Module, bn: nn.Module, output_channel_dim: int = 0) -> No
         layer.bias.data.mul_(factor).add_(offset)
 
 
-def _scale_grouped_transposed(layer: nn.Module, factor: Tensor, groups: int) -> None:
+def _scale_grouped_transposed(layer: Any, factor: Tensor, groups: int) -> None:
     """A grouped transposed weight ``[in, out / groups, ...]`` holds its groups along inputs."""
     weight = layer.weight.data
     per_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])

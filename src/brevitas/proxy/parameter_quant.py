@@ -119,7 +119,8 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     @property
     def input_view_impl(self) -> nn.Module:
         """View in which the weight is quantized."""
-        return self.tensor_quant.int_quant.input_view_impl
+        tensor_quant: Any = self.tensor_quant
+        return tensor_quant.int_quant.input_view_impl
 
     @property
     def requires_quant_input(self) -> bool:
@@ -164,7 +165,7 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         cached = self._cached_weight
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
-        quantize = self.export_handler if self._export_mode else self.tensor_quant
+        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
         out = quantize(x)
         if self.skip_create_quant_tensor:
             return out[0]
@@ -199,7 +200,9 @@ class WeightQuantProxyFromInjector(WeightQuantProxyFromInjectorBase):
 
     def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> IntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
-        return IntQuantTensor(*qt_args, self.is_signed, self.training)
+        value, scale, zero_point, bit_width = qt_args
+        signed = bool(self.is_signed)
+        return IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
 
 
 class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
@@ -264,7 +267,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         return getattr(self(self.tracked_parameter_list[0]), attribute)
 
     def quant_output_scale_impl(
-        self, input: IntQuantTensor, weight: IntQuantTensor, module: nn.Module
+        self, input: IntQuantTensor, weight: IntQuantTensor, module: Any
     ) -> Tensor:
         """Scale of the accumulator of ``module``, broadcastable to its output."""
         return module.quant_output_scale_impl(input, input.scale, weight.scale)
@@ -289,7 +292,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         cached = self._cached_bias
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
-        quantize = self.export_handler if self._export_mode else self.tensor_quant
+        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
         if not self.requires_input_scale:
             out = quantize(x)
         else:
@@ -300,7 +303,9 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
                 summary = f"{type(layer).__name__}({layer.extra_repr()})"
                 raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
             out = quantize(x, scale)
-        quant_bias = IntQuantTensor(*out, self.is_signed, self.training)
+        value, scale, zero_point, bit_width = out
+        signed = bool(self.is_signed)
+        quant_bias = IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
         if self.cache_inference_quant_bias and not self.training and cached is None:
             metadata_only = self.cache_inference_quant_bias_metadata_only
             self._cached_bias = _CachedIO(quant_bias, metadata_only)

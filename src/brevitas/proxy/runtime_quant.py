@@ -83,7 +83,8 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
     @property
     def input_view_impl(self) -> nn.Module:
         """View in which the activation is quantized."""
-        return self._tensor_quant_impl().int_quant.input_view_impl
+        tensor_quant: Any = self._tensor_quant_impl()
+        return tensor_quant.int_quant.input_view_impl
 
     def _tensor_quant_impl(self) -> nn.Module | None:
         fused = self.fused_activation_quant_proxy
@@ -142,7 +143,8 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
             keeps_grid = isinstance(x, QuantTensor) and self.is_passthrough_act
             return x.set(value=y) if keeps_grid else y
         if self._export_mode:
-            out = self.export_handler(fused.activation_impl(value))
+            handler: Any = self.export_handler
+            out = handler(fused.activation_impl(value))
         else:
             out = fused(value)
         if self.skip_create_quant_tensor:
@@ -177,7 +179,9 @@ class ActQuantProxyFromInjector(ActQuantProxyFromInjectorBase):
 
     def create_quant_tensor(self, qt_args: tuple[Any, ...], x: Any = None) -> IntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
-        return IntQuantTensor(*qt_args, self.is_signed, self.training)
+        value, scale, zero_point, bit_width = qt_args
+        signed = bool(self.is_signed)
+        return IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
 
 
 class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):

@@ -21,7 +21,7 @@ class ConvertRuntimeStatsToParameter:
     """
 
     def __init__(self, restrict_scaling_impl: nn.Module) -> None:
-        self.restrict_scaling_impl = restrict_scaling_impl
+        self.restrict_scaling_impl: Any = restrict_scaling_impl
 
     def __call__(self, prefix: str, state_dict: Any) -> None:
         """Rewrite the keys of the proxy at ``prefix`` in place."""

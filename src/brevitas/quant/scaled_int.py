@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brevitas.core.function_wrapper import TensorClamp
 from brevitas.quant.base import (
     BatchQuantStatsScaling1d,
@@ -124,7 +126,7 @@ class Uint8ActPerTensorFloatBatchQuant2d(
 class IntBias(IntQuant, BiasQuantSolver):
     """Bias at the scale of the accumulator (input scale times weight scale); set ``bit_width``."""
 
-    tensor_clamp_impl = TensorClamp
+    tensor_clamp_impl: Any = TensorClamp
 
 
 class Int8Bias(IntBias):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from brevitas.function.ops import max_int
 from brevitas.quant_tensor._accumulator import sum_bit_width
-from brevitas.quant_tensor._compare import known_zero, require_zero
-from brevitas.quant_tensor._int_mixin import is_affine_int
+from brevitas.quant_tensor._compare import require_zero
+from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
 from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
 
 _SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.value`."
@@ -25,6 +25,11 @@ _SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.val
 
 def _in_step(*operands: Any) -> bool:
     return any(operand.training for operand in operands)
+
+
+def _has_zero_point(*operands: Any) -> bool | None:
+    """False if no operand has a zero point by construction, else not known."""
+    return False if all(x._has_zero_point is False for x in operands) else None
 
 
 def _shared_scale(first: Any, second: Any) -> Tensor:
@@ -68,13 +73,14 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         return _with_offset(first, value, second)
     if not is_affine_int(first):
         return _with_offset(second, value, first)
-    return type(first)(
+    return first._from_fields(
         value=value,
         scale=_shared_scale(first, second),
         zero_point=first.zero_point + second.zero_point,
         bit_width=torch.maximum(first.bit_width, second.bit_width) + 1,
         signed=first.signed or second.signed,
         training=_in_step(first, second),
+        has_zero_point=_has_zero_point(first, second),
     )
 
 
@@ -98,7 +104,9 @@ def negate(x: Any, *, out: None = None) -> Any:
     """
     bit_width = x.bit_width if x.signed else x.bit_width + 1
     value = torch.neg(x.value, out=out)
-    return x.set(value=value, zero_point=-x.zero_point, bit_width=bit_width, signed=True)
+    return x._from_fields(
+        value, x.scale, -x.zero_point, bit_width, True, x.training, _has_zero_point(x)
+    )
 
 
 def absolute(x: Any, *, out: None = None) -> Any:
@@ -109,15 +117,19 @@ def absolute(x: Any, *, out: None = None) -> Any:
     """
     bit_width = x.bit_width
     if x.signed:
-        bit_width = bit_width - 1 + (x.zero_point != 0).any()
+        bit_width = bit_width - 1
+        if not known_no_zero_point(x):
+            bit_width = bit_width + (x.zero_point != 0).any()
     value = torch.abs(x.value, out=out)
-    return x.set(value=value, zero_point=x.zero_point * 0, bit_width=bit_width, signed=False)
+    no_zero_point = torch.zeros_like(x.zero_point)
+    return x._from_fields(value, x.scale, no_zero_point, bit_width, False, x.training, False)
 
 
 def _require_no_zero_point(operation: str, *operands: Any) -> None:
     headline = f"Zero-points of {operation} operands are non-zero, not supported"
     for x in operands:
-        require_zero(x.zero_point, headline, _SUBTRACT_ZERO_POINT, _in_step(*operands))
+        if x._has_zero_point is not False:
+            require_zero(x.zero_point, headline, _SUBTRACT_ZERO_POINT, _in_step(*operands))
 
 
 def multiply(first: Any, second: Any, *, out: None = None) -> Any:
@@ -138,13 +150,14 @@ def multiply(first: Any, second: Any, *, out: None = None) -> Any:
     if not (is_affine_int(first) and is_affine_int(second)):
         return value
     _require_no_zero_point("mul", first, second)
-    return type(first)(
+    return first._from_fields(
         value=value,
         scale=first.scale * second.scale,
         zero_point=first.zero_point * second.zero_point,
         bit_width=first.bit_width + second.bit_width,
         signed=first.signed or second.signed,
         training=_in_step(first, second),
+        has_zero_point=_has_zero_point(first, second),
     )
 
 
@@ -173,13 +186,14 @@ def divide(first: Any, second: Any, *, rounding_mode: str | None = None, out: No
         return value
     _require_no_zero_point("div", first, second)
     steps = max_int(second.signed, False, second.bit_width) + 1
-    return type(first)(
+    return first._from_fields(
         value=value,
         scale=first.scale / (second.scale * steps),
         zero_point=first.zero_point * second.zero_point,
         bit_width=first.bit_width + second.bit_width,
         signed=first.signed or second.signed,
         training=_in_step(first, second),
+        has_zero_point=_has_zero_point(first, second),
     )
 
 
@@ -226,13 +240,14 @@ def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> An
     if training:
         scale = _mean([x.scale for x in tensors]) if scale is None else scale
         zero_point = _mean([x.zero_point for x in tensors])
-    return type(first)(
+    return first._from_fields(
         value=value,
         scale=first.scale if scale is None else scale,
         zero_point=zero_point,
         bit_width=first.bit_width,
         signed=first.signed,
         training=training,
+        has_zero_point=_has_zero_point(*tensors),
     )
 
 
@@ -268,15 +283,18 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
     if any(field.dim() >= 2 and field.size(-2) != 1 for field in right_fields):
         return value
     zero_point = first.zero_point * 0
-    if not known_zero(first.zero_point):
+    if not known_no_zero_point(first):
         sums = torch.round(right.detach() / second.scale.detach()).sum(-2, keepdim=True)
         zero_point = first.zero_point * sums
-    second_bits = second.bit_width + (second.zero_point != 0).any()
-    return type(first)(
+    second_bits = second.bit_width
+    if not known_no_zero_point(second):
+        second_bits = second_bits + (second.zero_point != 0).any()
+    return first._from_fields(
         value=value,
         scale=first.scale * second.scale,
         zero_point=zero_point,
         bit_width=sum_bit_width((first.bit_width, second_bits), left.shape[-1]),
-        signed=first.signed or second.signed or not known_zero(second.zero_point),
+        signed=first.signed or second.signed or not known_no_zero_point(second),
         training=_in_step(first, second),
+        has_zero_point=_has_zero_point(first, second),
     )

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import max_int, min_int
-from brevitas.quant_tensor._compare import assert_on_device, is_traced, require_equal
+from brevitas.quant_tensor._compare import (
+    assert_on_device,
+    is_traced,
+    known_zero,
+    require_equal,
+)
 
 # Largest distance of `value / scale + zero_point` from an integer at which it still counts as
 # that integer, by the dtype of the value.
@@ -55,6 +60,11 @@ def is_affine_int(x: Any) -> bool:
     return isinstance(x, IntMixin)
 
 
+def known_no_zero_point(x: Any) -> bool | None:
+    """Whether the zero point is zero: by construction, by its value, or None if not known."""
+    return True if x._has_zero_point is False else known_zero(x.zero_point)
+
+
 class IntMixin:
     """Integers of a record with `value`, `scale`, `zero_point`, `bit_width` and `signed`."""
 
@@ -66,6 +76,8 @@ class IntMixin:
     bit_width: Tensor
     signed: bool
     training: bool
+    # False where the zero point is zero by construction: a constant of a traced graph.
+    _has_zero_point: bool | None
 
     @property
     def _pre_round_int_value(self) -> Tensor:

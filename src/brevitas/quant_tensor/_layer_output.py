@@ -19,8 +19,8 @@ from torch import Tensor
 
 from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
-from brevitas.quant_tensor._compare import is_close, known_equal, known_zero
-from brevitas.quant_tensor._int_mixin import is_affine_int
+from brevitas.quant_tensor._compare import is_close, known_equal
+from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
 
 # Function -> number of spatial dimensions.
 _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -40,6 +40,8 @@ class LayerOutput(NamedTuple):
     bit_width: Tensor
     signed: bool
     training: bool
+    # False where the zero point is zero by construction.
+    has_zero_point: bool | None
 
 
 def _per_channel(fn: Any, field: Tensor, rank: int) -> Tensor:
@@ -80,7 +82,7 @@ def quant_output_scale_impl(
 
 def _weight_bit_width(weight: Any) -> Tensor:
     """Bits of `q_w - z_w`: one more than of `q_w` if there is a zero point."""
-    zero = known_zero(weight.zero_point)
+    zero = known_no_zero_point(weight)
     if zero is None:
         return weight.bit_width + weight.zero_point.any()
     return weight.bit_width if zero else weight.bit_width + 1
@@ -118,7 +120,7 @@ def _add_bias(output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int)
     """Fold a bias in: a quantized one on the scale of the output adds bits, else a zero point."""
     if not is_affine_int(bias):
         offset = _per_channel(fn, bias, rank) / output.scale
-        return output._replace(zero_point=output.zero_point - offset)
+        return output._replace(zero_point=output.zero_point - offset, has_zero_point=None)
     bias_scale = _per_channel(fn, bias.scale, rank)
     same = known_equal(bias_scale, output.scale)
     real_offset = None
@@ -127,16 +129,17 @@ def _add_bias(output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int)
         if same is None:
             zero = torch.zeros_like(real_offset)
             real_offset = torch.where(is_close(bias_scale, output.scale), zero, real_offset)
-    zero_point = output.zero_point
+    zero_point, has_zero_point = output.zero_point, output.has_zero_point
     if real_offset is not None:
-        zero_point = zero_point + real_offset
-    elif not known_zero(bias.zero_point):
-        zero_point = zero_point + _per_channel(fn, bias.zero_point, rank)
+        zero_point, has_zero_point = zero_point + real_offset, None
+    elif not known_no_zero_point(bias):
+        zero_point, has_zero_point = zero_point + _per_channel(fn, bias.zero_point, rank), None
     return output._replace(
         zero_point=zero_point,
         bit_width=torch.maximum(output.bit_width, bias.bit_width) + 1,
         signed=output.signed or bias.signed,
         training=output.training or bias.training,
+        has_zero_point=has_zero_point,
     )
 
 
@@ -176,16 +179,18 @@ def layer_output(
         *args,
         **kwargs,
     )
-    if known_zero(quant_input.zero_point):
+    has_zero_point = not known_no_zero_point(quant_input)
+    if not has_zero_point:
         zero_point = scale.new_zeros(1)
     else:
         zero_point = _input_offset(fn, quant_input, quant_weight, args, kwargs)
-    weight_has_sign = quant_weight.signed or not known_zero(quant_weight.zero_point)
+    weight_has_sign = quant_weight.signed or not known_no_zero_point(quant_weight)
     output = LayerOutput(
         scale=scale,
         zero_point=zero_point,
         bit_width=bit_width,
         signed=quant_input.signed or weight_has_sign,
         training=quant_input.training or quant_weight.training,
+        has_zero_point=None if has_zero_point else False,
     )
     return output if bias is None else _add_bias(output, bias, fn, rank)

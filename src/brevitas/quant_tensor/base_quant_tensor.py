@@ -175,12 +175,12 @@ class QuantTensor:
     @property
     def signed_t(self) -> Tensor:
         """`signed` as a 0-d tensor on the host."""
-        return torch.tensor(self.signed)
+        return torch.full((), self.signed)
 
     @property
     def training_t(self) -> Tensor:
         """`training` as a 0-d tensor on the host."""
-        return torch.tensor(self.training)
+        return torch.full((), self.training)
 
     @property
     def shape(self) -> torch.Size:

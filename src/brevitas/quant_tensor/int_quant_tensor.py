@@ -29,7 +29,8 @@ __all__ = ["INT_QUANT_TENSOR_FN_HANDLER", "QUANT_TENSOR_FN_HANDLER", "IntQuantTe
 def _as_tensor(field: Any, value: Tensor) -> Any:
     """A Python number as a float32 scalar next to `value`; anything else unchanged."""
     if isinstance(field, (int, float)):
-        return torch.tensor(field, dtype=torch.float32, device=value.device)
+        # Filled on the device: a copy from the host would wait for it.
+        return torch.full((), field, dtype=torch.float32, device=value.device)
     return field
 
 
@@ -42,24 +43,31 @@ def _new(
     signed: bool | Tensor,
     training: bool | Tensor,
 ) -> IntQuantTensor:
+    has_zero_point = None if isinstance(zero_point, Tensor) else zero_point != 0
     scale = _as_tensor(scale, value)
     zero_point = _as_tensor(zero_point, value)
     bit_width = _as_tensor(bit_width, value)
-    return _build(cls, (value, scale, zero_point, bit_width), bool(signed), bool(training))
+    tensors = (value, scale, zero_point, bit_width)
+    return _build(cls, tensors, bool(signed), bool(training), has_zero_point)
 
 
 def _build(
-    cls: type[IntQuantTensor], tensors: tuple[Any, ...], signed: bool, training: bool
+    cls: type[IntQuantTensor],
+    tensors: tuple[Any, ...],
+    signed: bool,
+    training: bool,
+    has_zero_point: bool | None,
 ) -> IntQuantTensor:
     flags: tuple[Any, Any] = (signed, training)
     if is_script_traced():
         # TorchScript returns tensors only, and only those that the trace has made.
-        flags = (torch.tensor(signed), torch.tensor(training))
+        flags = (torch.full((), signed), torch.full((), training))
     self = tuple.__new__(cls, (*tensors, *flags))
     # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
     # is a tensor, whereas a flag has to be a constant of the graph.
     object.__setattr__(self, "signed", signed)
     object.__setattr__(self, "training", training)
+    object.__setattr__(self, "_has_zero_point", has_zero_point)
     return self
 
 
@@ -111,7 +119,21 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
         scale = self.scale if scale is None else scale
         zero_point = self.zero_point if zero_point is None else zero_point
         tensors = (value, scale, zero_point, self.bit_width)
-        return _build(type(self), tensors, self.signed, self.training)
+        return _build(type(self), tensors, self.signed, self.training, self._has_zero_point)
+
+    @classmethod
+    def _from_fields(
+        cls,
+        value: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bit_width: Tensor,
+        signed: bool,
+        training: bool,
+        has_zero_point: bool | None = None,
+    ) -> IntQuantTensor:
+        tensors = (value, scale, zero_point, bit_width)
+        return _build(cls, tensors, signed, training, has_zero_point)
 
     @classmethod
     def _make(cls, iterable: Any) -> IntQuantTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -126,11 +148,12 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
 QuantTensor._default_class = IntQuantTensor
 
 
-def _flatten(x: IntQuantTensor) -> tuple[list[Any], tuple[bool, bool]]:
-    return [x.value, x.scale, x.zero_point, x.bit_width], (x.signed, x.training)
+def _flatten(x: IntQuantTensor) -> tuple[list[Any], tuple[bool | None, ...]]:
+    fields = [x.value, x.scale, x.zero_point, x.bit_width]
+    return fields, (x.signed, x.training, x._has_zero_point)
 
 
-def _flatten_with_keys(x: IntQuantTensor) -> tuple[list[Any], tuple[bool, bool]]:
+def _flatten_with_keys(x: IntQuantTensor) -> tuple[list[Any], tuple[bool | None, ...]]:
     fields, flags = _flatten(x)
     names = IntQuantTensor._tensor_fields
     return [(pytree.GetAttrKey(n), f) for n, f in zip(names, fields, strict=True)], flags
@@ -138,8 +161,7 @@ def _flatten_with_keys(x: IntQuantTensor) -> tuple[list[Any], tuple[bool, bool]]
 
 def _unflatten(fields: Any, flags: Any) -> IntQuantTensor:
     # Leaves may be anything while a transform is under way: no conversion, no check.
-    signed, training = flags
-    return _build(IntQuantTensor, tuple(fields), signed, training)
+    return _build(IntQuantTensor, tuple(fields), *flags)
 
 
 pytree.register_pytree_node(

@@ -73,9 +73,24 @@ def create_int_quant_tensor(
     zero_point: Tensor,
     signed: bool,
     training: bool,
+    has_zero_point: bool | None = None,
 ) -> Any:
-    """Build an affine integer tensor; see `IntQuantTensor` for the arguments."""
-    return QuantTensor(tensor, scale, zero_point, bit_width, signed, training)
+    """Build an affine integer tensor; see `IntQuantTensor` for the arguments.
+
+    Args:
+        tensor: Its value.
+        scale: Real value of one integer step.
+        bit_width: Bits of the integers.
+        zero_point: Integer that stands for zero.
+        signed: Whether the integers have a sign.
+        training: Whether scales may still differ between operands.
+        has_zero_point: False if `zero_point` is zero by construction. Layers then leave out the
+            terms of a zero point also where the host cannot read it, as in a compiled graph.
+    """
+    x = QuantTensor(tensor, scale, zero_point, bit_width, signed, training)
+    if has_zero_point is None:
+        return x
+    return x._from_fields(*x._constructor_arguments().values(), has_zero_point)
 
 
 def quant_layer(
@@ -100,7 +115,7 @@ def quant_layer(
     if not (is_affine_int(quant_input) and is_affine_int(quant_weight)):
         return value
     output = layer_output(fn, quant_input, quant_weight, bias, *args, **kwargs)
-    return type(quant_input)(value, *output)
+    return quant_input._from_fields(value, *output)
 
 
 def _layer_handler(fn: Handler) -> Handler:

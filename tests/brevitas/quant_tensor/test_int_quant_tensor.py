@@ -26,7 +26,8 @@ def same(actual, expected):
         return
     assert (actual.signed, actual.training) == (expected.signed, expected.training)
     for name in ("value", "scale", "zero_point", "bit_width"):
-        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+        field = torch.as_tensor(getattr(actual, name))
+        assert torch.equal(*torch.broadcast_tensors(field, getattr(expected, name))), name
 
 
 def test_doctests():

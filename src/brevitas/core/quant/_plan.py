@@ -6,6 +6,8 @@ part that was replaced, hooked, parametrized or given another ``forward`` takes 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -88,7 +90,7 @@ def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
         >>> fake_quant_plan(IntQuant(narrow_range=False, signed=True)).rounding
         'ROUND'
     """
-    parts = int_quant._modules
+    parts: dict[str, Any] = int_quant._modules
     rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
     delay, view = parts["delay_wrapper"], parts["input_view_impl"]
     plan = _PLANS.get((type(rounding), type(clamp)))

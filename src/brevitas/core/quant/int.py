@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
 
 
 def _bounds(
-    int_quant: IntQuant, bit_width_impl: nn.Module, bit_width: Tensor
+    int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor
 ) -> tuple[Bound, Bound]:
     """Integer limits: plain numbers for a constant bit width, tensors for a learned one."""
     if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
@@ -89,7 +91,7 @@ class RescalingIntQuant(nn.Module):
 
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
-        parts = self._modules
+        parts: dict[str, Any] = self._modules
         int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
         zero_point_impl = parts["zero_point_impl"]
         bit_width = bit_width_impl()

@@ -51,6 +51,8 @@ class CollectedParameter(LearnedValueModule):
         ValueError: for a number of steps that is no int >= 0, or a momentum outside [0, 1].
     """
 
+    buffer: Tensor
+
     def __init__(
         self,
         collect_stats_steps: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,10 +39,10 @@ class ScaleRestriction(nn.Module):
         restrict_scale_threshold_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.restrict_value_impl = restrict_scaling_impl or FloatRestrictValue()
+        self.restrict_value_impl: Any = restrict_scaling_impl or FloatRestrictValue()
         self.to_stored_impl = self.restrict_value_impl.restrict_init_module()
         self.clamp_scaling = _ClampValue(scaling_min_val)
-        threshold_impl = restrict_threshold_impl or self.restrict_value_impl
+        threshold_impl: Any = restrict_threshold_impl or self.restrict_value_impl
         self.restrict_threshold_impl = threshold_impl
         self.threshold_to_stored_impl = threshold_impl.restrict_init_module()
         self.restrict_scale_threshold_impl = restrict_scale_threshold_impl

@@ -195,6 +195,9 @@ class RuntimeStats(nn.Module):
         device: device of the moving average.
     """
 
+    running_stats: Tensor
+    counter: Tensor
+
     def __init__(
         self,
         stats_impl: nn.Module,
@@ -220,7 +223,7 @@ class RuntimeStats(nn.Module):
         statistic = self.stats(self.stats_input_view_shape_impl(x))
         with torch.no_grad():
             self.counter.add_(1)
-            first = self.counter == 1
+            first = self.counter.eq(1)
             weight = 1.0 / self.counter if self.momentum is None else self.momentum
             average = self.running_stats + (statistic - self.running_stats) * weight
             self.running_stats.copy_(torch.where(first, statistic, average))

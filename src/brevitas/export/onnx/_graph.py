@@ -98,14 +98,31 @@ def _check_complete(session: ExportSession, present: set[str], model: Any) -> No
         raise ExportError("the exported graph is empty, so that no file is written.")
 
 
+def _standard_opset(model: Any) -> int:
+    return next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+
+
+def _convert(model: Any, opset: int) -> Any:
+    """Rewrite the standard operators to an older or newer version."""
+    onnx = require("onnx", "export")
+    written = _standard_opset(model)
+    if written == opset:
+        return model
+    try:
+        converted = onnx.version_converter.convert_version(model, opset)
+        onnx.checker.check_model(converted)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(
+            f"opset_version={opset}: the operators of this model exist from opset {written} on "
+            f"({reason}); pass opset_version={written} or later."
+        ) from error
+    return converted
+
+
 def _set_versions(model: Any, session: ExportSession, domains: dict[str, int]) -> None:
     onnx = require("onnx", "export")
-    standard = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    if standard != session.opset:
-        raise ExportError(
-            f"opset_version={session.opset}: an operator of the model could not be converted from "
-            f"opset {standard}; pass opset_version={standard} or later."
-        )
+    standard = _standard_opset(model)
     for item in [item for item in model.opset_import if item.domain == EXPORT_DOMAIN]:
         model.opset_import.remove(item)
     for domain, version in domains.items():
@@ -121,19 +138,19 @@ def finish(
     """Turn a traced graph into the one of the file, and check that it is whole.
 
     Args:
-        model: what the tracer made; changed in place.
+        model: what the tracer made; may be changed in place.
         session: the export under way.
         versions: versions of the domains beside the standard one.
         kept_names: names of parameters and buffers, which constants keep.
 
     Returns:
-        ``model``.
+        The graph of the file.
 
     Raises:
-        ExportError: where a quantizer got lost, the graph is empty, or the version of the
-            operators is not the one asked for.
+        ExportError: where a quantizer got lost, the graph is empty, or an operator does not
+            exist in the version asked for.
     """
     present, domains = _move_home(model, session, kept_names)
     _check_complete(session, present, model)
     _set_versions(model, session, {d: v for d, v in versions.items() if d in domains})
-    return model
+    return _convert(model, session.opset)

@@ -30,6 +30,10 @@ from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["DEFAULT_OPSET", "ONNXBaseManager"]
 
+# The exporter of PyTorch writes no older one; graphs are converted to those.
+OLDEST_WRITTEN_OPSET = 18
+
+
 class ONNXBaseManager(BaseManager, ABC):
     """Exports through ``torch.export`` and the ONNX exporter of PyTorch.
 
@@ -129,7 +133,8 @@ class ONNXBaseManager(BaseManager, ABC):
         """Return the keyword arguments of ``torch.onnx.export``."""
         if not options.get("dynamo", True):
             warnings.warn("dynamo=False has no effect: exports use torch.export.", stacklevel=5)
-        solved = {"verbose": False, **options, "dynamo": True, "opset_version": session.opset}
+        opset = max(session.opset, OLDEST_WRITTEN_OPSET)
+        solved = {"verbose": False, **options, "dynamo": True, "opset_version": opset}
         # An older exporter wrote weights as inputs on request; graphs have not needed that since.
         solved.pop("keep_initializers_as_inputs", None)
         return solved

@@ -143,7 +143,7 @@ class QuantProxyMixin:
                 f"quantizer whose proxy is a {proxy_base.__name__}. Layer: {type(self).__name__}"
             )
         with record_reads(reads), _naming(self, kwargs_prefix):
-            proxy = proxy_class(self, injector)
+            proxy = proxy_class(self, injector)  # pyright: ignore[reportArgumentType]
         report.add(kwargs_prefix, reads | declared_names(quant))
         return proxy
 

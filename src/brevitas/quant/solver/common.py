@@ -88,7 +88,7 @@ _ROUNDING: dict[FloatToIntImplType, type[nn.Module]] = {
     FloatToIntImplType.LEARNED_ROUND: LearnedRoundSte,
     FloatToIntImplType.STOCHASTIC_ROUND: StochasticRoundSte,
 }
-_LEARNED_ROUNDING: dict[FloatToIntImplType, type[nn.Module]] = {
+_LEARNED_ROUNDING: dict[LearnedRoundImplType, type[nn.Module]] = {
     LearnedRoundImplType.HARD_SIGMOID: LearnedRoundHardSigmoid,
     LearnedRoundImplType.SIGMOID: LearnedRoundSigmoid,
     LearnedRoundImplType.IDENTITY: LearnedRoundIdentity,

@@ -37,7 +37,7 @@ _LEARNED_SCALING = (
 )
 
 
-def first_module(module: nn.Module | tuple[nn.Module, ...]) -> nn.Module:
+def first_module(module: Any) -> Any:
     """The layer that a quantizer belongs to, the first one where several share it.
 
     Example:

@@ -60,7 +60,12 @@ def test_an_empty_graph_is_an_error() -> None:
         finish(model, ExportSession(opset=20), {}, set())
 
 
-def test_another_opset_is_an_error() -> None:
-    model, session = make_traced(opset=18)
-    with pytest.raises(ExportError, match="opset_version=20: .* pass opset_version=18"):
-        finish(model, session, {}, set())
+def test_an_operator_without_older_version_is_an_error() -> None:
+    model, session = make_traced()
+    session.opset = 8
+    helper = onnx.helper
+    node = helper.make_node("HardSwish", ["y"], ["z"])
+    model.graph.node.append(node)
+    model.graph.output[0].name = "z"
+    with pytest.raises(ExportError, match="opset_version=8: .* pass opset_version=20"):
+        finish(model, session, {"custom": 2}, set())

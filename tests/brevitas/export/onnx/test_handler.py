@@ -39,9 +39,9 @@ def test_an_exporter_of_ones_own_gets_final_nodes() -> None:
     with export_mode(QONNXManager, model):
         model(x)
         program = torch.export.export(model, (x,))
-    calls = [str(node.args) for node in program.graph.nodes if "symbolic" in str(node.target)]
-    assert len(calls) == 1
-    assert "qonnx.custom_op.general::Quant" in calls[0]
+    (call,) = [node for node in program.graph.nodes if "symbolic" in str(node.target)]
+    assert call.args[1] == "Quant"
+    assert call.kwargs["domain"] == "qonnx.custom_op.general"
 
 
 def test_a_quantizer_that_is_not_affine_is_refused() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from brevitas.export.onnx import _write
 
@@ -16,7 +17,7 @@ def make_model() -> Any:
     helper = onnx.helper
     value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    weight = helper.make_tensor("w", onnx.TensorProto.FLOAT, [1024], [1.0] * 1024)
+    weight = onnx.numpy_helper.from_array(torch.ones(1024).numpy(), "w")
     node = helper.make_node("Relu", ["x"], ["y"])
     graph = helper.make_graph([node], "main", [value], [output], [weight])
     return helper.make_model(graph)
