@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +59,7 @@ CASES = [
     "seq_cnn",
     "seq_mlp_floatbias",
 ]
+TYPICAL = {"linear_in4_w4_out4", "conv1d_shifted_w7_seed", "act_relu_b4", "seq_cnn"}
 # What the recorded program wrote and this library refuses: rounding to the floor became rounding
 # to the nearest in the file, without a word.
 REFUSED_IN_QCDQ = {"act_identity_floor"}
@@ -115,7 +115,14 @@ def attributes(node: Any) -> dict[str, Any]:
     return {name: texts[name] for name in ("signed", "narrow", "rounding_mode") if name in texts}
 
 
-@pytest.mark.parametrize("name", CASES)
+def marked(names: list[str]) -> list[Any]:
+    """Leave all but a few typical cases to the long run: each takes about a second."""
+    return [
+        name if name in TYPICAL else pytest.param(name, marks=pytest.mark.long) for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", marked(CASES))
 def test_qonnx(name: str) -> None:
     model, x, y, case = build(name)
     recorded = case["exports"]["qonnx"]
@@ -131,7 +138,7 @@ def test_qonnx(name: str) -> None:
     torch.testing.assert_close(run_qonnx(exported, x), y, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED_IN_QCDQ])
+@pytest.mark.parametrize("name", marked([n for n in CASES if n not in REFUSED_IN_QCDQ]))
 def test_qcdq(name: str) -> None:
     model, x, y, case = build(name)
     exported = export_onnx_qcdq(model, input_t=x)
@@ -141,7 +148,7 @@ def test_qcdq(name: str) -> None:
         assert quantization(operators(exported)) == quantization(recorded["op_type_sequence"])
 
 
-@pytest.mark.parametrize("name", ["linear_w4", "linear_in4_w4_out4", "linear_in8", "maxpool"])
+@pytest.mark.parametrize("name", marked(["linear_in4_w4_out4", "linear_in8", "maxpool"]))
 def test_qcdq_with_float_weights(name: str) -> None:
     model, x, y, case = build(name)
     recorded = case["exports"]["qcdq"]
@@ -156,23 +163,21 @@ def quantization(names: list[str]) -> list[str]:
     return [name for name in names if name in ("QuantizeLinear", "Clip", "DequantizeLinear")]
 
 
-def check_cleaned_up(run: Callable[..., Tensor]) -> None:
+def test_qonnx_clean_up_keeps_the_outputs() -> None:
     model, x, y, _ = build("seq_cnn")
     exported = export_qonnx(model, input_t=x)
-    torch.testing.assert_close(run(exported, x, clean_up=True), y, rtol=1e-5, atol=1e-6)
-
-
-def test_qonnx_clean_up_keeps_the_outputs() -> None:
-    check_cleaned_up(run_qonnx)
+    torch.testing.assert_close(run_qonnx(exported, x, clean_up=True), y, rtol=1e-5, atol=1e-6)
 
 
 def test_qonnx_reads_qcdq() -> None:
     qcdq_to_qonnx = pytest.importorskip("qonnx.transformation.qcdq_to_qonnx")
     wrapper = pytest.importorskip("qonnx.core.modelwrapper")
-    model, x, _, _ = build("seq_cnn")
-    exported = export_onnx_qcdq(model, input_t=x)
+    model, x, y, _ = build("seq_cnn")
+    # It reads the width of a weight from a Clip behind QuantizeLinear, not from one behind integers.
+    exported = export_onnx_qcdq(model, input_t=x, export_weight_q_node=True)
     quantizers = sum(name == "DequantizeLinear" for name in operators(exported))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = wrapper.ModelWrapper(exported).transform(qcdq_to_qonnx.QCDQToQuant())
     assert sum(node.op_type == "Quant" for node in wrapped.graph.node) == quantizers
+    torch.testing.assert_close(run_qonnx(wrapped.model, x), y, rtol=1e-5, atol=1e-6)

@@ -148,11 +148,6 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         self.attach_bias_quant(bias_quant, report, cache_inference_bias)
         report.warn_unused()
 
-    @property
-    def requires_export_handler(self) -> bool:
-        """True: an exporter has to know the layer."""
-        return True
-
     def inner_forward_impl(
         self, x: Tensor, quant_weight: Tensor, quant_bias: Tensor | None
     ) -> Tensor:

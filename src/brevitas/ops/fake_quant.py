@@ -205,6 +205,8 @@ def _input_gradients(
         grads[0] = (grad if passes else grad.masked_fill(clamped, 0.0)).to(x.dtype)
     if needs[1]:
         integer = operands.clamp(rounded)
+        if passes and differentiable:
+            integer = rounded + (integer - rounded).detach()
         steps = integer if zero_point is None else integer - zero_point
         through = ratio if passes else ratio.masked_fill(clamped, 0.0)
         grads[1] = _reduce(grad * (steps - through), scale)

@@ -61,7 +61,10 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         Args:
             preserve_state_dict: keep the learned values instead of resetting them.
         """
-        fresh = self.bound_injector().tensor_quant if self.tracked_parameter_list else None
+        tracked = self.tracked_parameter_list
+        fresh = self.bound_injector().tensor_quant if tracked else None
+        if fresh is not None:
+            fresh.to(device=tracked[0].device, dtype=tracked[0].dtype)
         current = self.tensor_quant
         if current is None or fresh is None or not _same_state(current, fresh):
             if preserve_state_dict and current is not None and fresh is not None:
@@ -200,9 +203,7 @@ class WeightQuantProxyFromInjector(WeightQuantProxyFromInjectorBase):
 
     def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> IntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
-        value, scale, zero_point, bit_width = qt_args
-        signed = bool(self.is_signed)
-        return IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
+        return self.int_quant_tensor(qt_args)
 
 
 class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
@@ -303,9 +304,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
                 summary = f"{type(layer).__name__}({layer.extra_repr()})"
                 raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
             out = quantize(x, scale)
-        value, scale, zero_point, bit_width = out
-        signed = bool(self.is_signed)
-        quant_bias = IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
+        quant_bias = self.int_quant_tensor(out)
         if self.cache_inference_quant_bias and not self.training and cached is None:
             metadata_only = self.cache_inference_quant_bias_metadata_only
             self._cached_bias = _CachedIO(quant_bias, metadata_only)

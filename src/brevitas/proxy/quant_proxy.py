@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from brevitas.common import ExportMixin
 from brevitas.core.quant._plan import rounding_mode_of
+from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
+from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
 __all__ = ["QuantProxyFromInjector", "QuantProxyProtocol"]
 
@@ -84,6 +86,20 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         """Name of the rounding, as in the QONNX specification; None where nothing is quantized."""
         int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
         return None if int_quant is None else rounding_mode_of(int_quant.float_to_int_impl)
+
+    @property
+    def has_zero_point(self) -> bool | None:
+        """False where the zero point is zero by construction; None where its value decides."""
+        impl = getattr(self._tensor_quant_impl(), "zero_point_impl", None)
+        return False if impl is None or type(impl) is ZeroZeroPoint else None
+
+    def int_quant_tensor(self, qt_args: tuple[Any, ...]) -> Any:
+        """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
+        value, scale, zero_point, bit_width = qt_args
+        signed, training = bool(self.is_signed), self.training
+        return create_int_quant_tensor(
+            value, scale, bit_width, zero_point, signed, training, self.has_zero_point
+        )
 
     def _declared(self, name: str) -> Any:
         if self._tensor_quant_impl() is None:

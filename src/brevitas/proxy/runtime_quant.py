@@ -179,9 +179,7 @@ class ActQuantProxyFromInjector(ActQuantProxyFromInjectorBase):
 
     def create_quant_tensor(self, qt_args: tuple[Any, ...], x: Any = None) -> IntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
-        value, scale, zero_point, bit_width = qt_args
-        signed = bool(self.is_signed)
-        return IntQuantTensor(value, scale, zero_point, bit_width, signed, self.training)
+        return self.int_quant_tensor(qt_args)
 
 
 class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):

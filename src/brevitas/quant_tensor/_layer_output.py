@@ -165,9 +165,12 @@ def layer_output(
         Fields that together with the value make an affine integer tensor.
 
     Example:
-        >>> output = layer_output(F.linear, x, w, None)  # doctest: +SKIP
-        >>> output.bit_width  # doctest: +SKIP
-        tensor(17.)
+        >>> from brevitas.quant_tensor import IntQuantTensor
+        >>> x = IntQuantTensor(torch.ones(3, 2), 0.5, 0, 8, signed=True, training=False)
+        >>> w = IntQuantTensor(torch.ones(4, 2), 0.25, 0, 8, signed=True, training=False)
+        >>> output = layer_output(F.linear, x, w, None)
+        >>> output.scale, output.bit_width
+        (tensor([[0.1250]]), tensor(17.))
     """
     rank = quant_input.value.dim()
     weight_scale = _repeat_over_groups(fn, quant_weight, args, kwargs)

@@ -175,12 +175,12 @@ class QuantTensor:
     @property
     def signed_t(self) -> Tensor:
         """`signed` as a 0-d tensor on the host."""
-        return torch.full((), self.signed)
+        return flag_tensor(self.signed)
 
     @property
     def training_t(self) -> Tensor:
         """`training` as a 0-d tensor on the host."""
-        return torch.full((), self.training)
+        return flag_tensor(self.training)
 
     @property
     def shape(self) -> torch.Size:
@@ -260,6 +260,12 @@ class QuantTensor:
     def double(self: Self) -> Self:
         """Cast `value` to float64."""
         return self.to(torch.float64)
+
+
+def flag_tensor(flag: bool) -> Tensor:
+    """A flag as a 0-d bool tensor on the host, made by an operation that every tracer records."""
+    make = torch.ones if flag else torch.zeros
+    return make((), dtype=torch.bool)
 
 
 def _plain(field: Any) -> Any:

@@ -19,6 +19,7 @@ from brevitas.quant_tensor.base_quant_tensor import (
     IntMixin,
     IntQuantTensorBase,
     QuantTensor,
+    flag_tensor,
 )
 from brevitas.quant_tensor.int_torch_handler import INT_QUANT_TENSOR_FN_HANDLER
 from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
@@ -61,7 +62,7 @@ def _build(
     flags: tuple[Any, Any] = (signed, training)
     if is_script_traced():
         # TorchScript returns tensors only, and only those that the trace has made.
-        flags = (torch.full((), signed), torch.full((), training))
+        flags = (flag_tensor(signed), flag_tensor(training))
     self = tuple.__new__(cls, (*tensors, *flags))
     # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
     # is a tensor, whereas a flag has to be a constant of the graph.
@@ -112,6 +113,13 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     _function_handlers = (INT_QUANT_TENSOR_FN_HANDLER, QUANT_TENSOR_FN_HANDLER)
     _tensor_fields = ("value", "scale", "zero_point", "bit_width")
     _broadcast_fields = ("scale", "zero_point")
+
+    def set(self, **kwargs: Any) -> IntQuantTensor:
+        """Copy with some fields replaced; see `QuantTensor.set`."""
+        result = super().set(**kwargs)
+        if "zero_point" not in kwargs:
+            object.__setattr__(result, "_has_zero_point", self._has_zero_point)
+        return result
 
     def _derive(
         self, value: Tensor, scale: Tensor | None = None, zero_point: Tensor | None = None

@@ -87,10 +87,10 @@ def create_int_quant_tensor(
         has_zero_point: False if `zero_point` is zero by construction. Layers then leave out the
             terms of a zero point also where the host cannot read it, as in a compiled graph.
     """
-    x = QuantTensor(tensor, scale, zero_point, bit_width, signed, training)
     if has_zero_point is None:
-        return x
-    return x._from_fields(*x._constructor_arguments().values(), has_zero_point)
+        return QuantTensor(tensor, scale, zero_point, bit_width, signed, training)
+    build = QuantTensor._default_class._from_fields
+    return build(tensor, scale, zero_point, bit_width, signed, training, has_zero_point)
 
 
 def quant_layer(

@@ -160,7 +160,7 @@ class TestWhatIsHandedOut:
     @pytest.mark.parametrize(
         "part", [3, "text", None, Color.RED, Color, torch.float32, torch.Size([2]), len,
                  lambda self: 1, Scale(1), functools.partial(Scale, 1), list[int], {"a": Scale}],
-        ids=repr)
+        ids=lambda v: type(v).__name__)
     def test_plain(self, part):
         assert Quantizer.let(part=part).part is part
 

@@ -147,6 +147,15 @@ def test_compiled_fields_agree():
     assert torch.equal(y.int().double(), F.conv2d(i, j, k, padding=1))
 
 
+def test_a_zero_point_of_zero_is_known_in_a_compiled_graph():
+    x, _ = make((2, 4, 6, 6))
+    w, _ = make((6, 4, 3, 3), 0.02, 0.0, 6, seed=1)
+    layer = torch.compile(lambda *a: F.conv2d(*a, padding=1), backend="eager", fullgraph=True)
+    # A number is a constant of the graph, a tensor is not.
+    assert layer(F.relu(x).reshape(x.shape).set(scale=0.1), w).zero_point.shape == (1,)
+    assert layer(x.set(zero_point=torch.zeros(())), w).zero_point.shape == (1, 6, 6, 6)
+
+
 def test_doctests():
     names = {"torch": torch, "F": F}
     assert doctest.testmod(module, extraglobs=names).failed == 0

@@ -7,6 +7,7 @@ branch on tensors and a compiled model has exactly two graphs, one before the fl
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -86,6 +87,15 @@ class CollectedParameter(LearnedValueModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._issue_handle()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CollectedParameter:
+        super()._apply(fn, recurse)
+        if not self.has_learned_value and not self.value.is_meta:
+            # Leaving the meta device, or `to_empty`, has left the memory uninitialised.
+            with torch.no_grad():
+                self.value.fill_(self.initial_value)
+                self.buffer.fill_(self.initial_value)
+        return self
 
     def to_parameter(self, statistic: Tensor) -> Tensor:
         """Map a collected statistic to the domain of ``value`` (the identity by default)."""

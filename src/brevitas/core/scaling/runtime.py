@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -215,6 +215,14 @@ class RuntimeStats(nn.Module):
         self.register_buffer(
             "counter", torch.zeros((), dtype=dtype, device=device), persistent=False
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RuntimeStats:
+        was_meta = self.counter.is_meta
+        super()._apply(fn, recurse)
+        if was_meta and not self.counter.is_meta:
+            self.counter.zero_()
+            self.running_stats.fill_(1.0)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic of shape ``output_shape``."""

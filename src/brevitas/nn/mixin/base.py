@@ -188,8 +188,8 @@ class QuantLayerMixin(ExportMixin, LayerProtocol):
 
     @property
     def requires_export_handler(self) -> bool:
-        """True where an exporter has to represent the layer itself, besides its quantizers."""
-        return False
+        """True: an exporter may represent the layer itself, besides its quantizers."""
+        return True
 
     def get_quant_tensor_class(self, inp: Tensor | QuantTensor) -> type[QuantTensor] | None:
         """Class of a quant tensor, None for a plain tensor."""

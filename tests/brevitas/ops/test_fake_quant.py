@@ -1,0 +1,297 @@
+"""The fused operation against the same formula in plain PyTorch, values and gradients."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from brevitas.ops.fake_quant import ROUNDING_MODES, FakeQuantPlan, fake_quant, to_integer
+
+NUMBERS = (-8.0, 7.0)
+PLANS = [
+    FakeQuantPlan(rounding, passes) for rounding, passes in product(ROUNDING_MODES, (False, True))
+]
+
+
+def _dpu(x: Tensor) -> Tensor:
+    halves_below_zero = (x < 0) & (x - x.floor() == 0.5)
+    return torch.where(halves_below_zero, x.ceil(), x.round())
+
+
+_ROUND = {
+    "ROUND": torch.round,
+    "CEIL": torch.ceil,
+    "FLOOR": torch.floor,
+    "ROUND_TO_ZERO": torch.trunc,
+    "DPU": _dpu,
+}
+
+
+def reference(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    lower: Tensor | float,
+    upper: Tensor | float,
+    plan: FakeQuantPlan,
+) -> Tensor:
+    """The same quantizer, spelled out: autograd derives the gradients."""
+    zero_point = torch.zeros(()).to(x) if zero_point is None else zero_point
+    lower, upper = torch.as_tensor(lower).to(x), torch.as_tensor(upper).to(x)
+    shifted = x / scale + zero_point
+    integer = shifted + (_ROUND[plan.rounding](shifted) - shifted).detach()
+    clamped = torch.where(integer < lower, lower, torch.where(integer > upper, upper, integer))
+    if plan.clamp_passes_gradient:
+        clamped = integer + (clamped - integer).detach()
+    return (clamped - zero_point) * scale
+
+
+def _operands(
+    per_channel: bool, tensor_bounds: bool, shifted: bool, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor | float | None, ...]:
+    """Fresh leaves: values within and beyond the limits, halves of a step among them."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (3, 1) if per_channel else ()
+    # A power of two, so that halves of a step are exact and every rounding mode tells them apart.
+    scale = torch.full(shape, 0.25, dtype=dtype)
+    x = torch.randn(3, 40, generator=generator, dtype=dtype) * 2
+    x[:, ::2] = (x[:, ::2] * 8).round() / 8
+    if per_channel:
+        scale = scale * 2.0 ** torch.arange(3, dtype=dtype).reshape(3, 1)
+    zero_point = torch.full(shape, 3.0, dtype=dtype) if shifted else None
+    bounds = [torch.tensor(b, dtype=dtype) if tensor_bounds else b for b in NUMBERS]
+    operands = (x, scale, zero_point, *bounds)
+    return tuple(o.requires_grad_() if isinstance(o, Tensor) else o for o in operands)
+
+
+def _leaves(operands: tuple[Tensor | float | None, ...]) -> list[Tensor]:
+    return [operand for operand in operands if isinstance(operand, Tensor)]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.rounding}-{p.clamp_passes_gradient}")
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("tensor_bounds", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_values_and_gradients(
+    plan: FakeQuantPlan, per_channel: bool, tensor_bounds: bool, shifted: bool
+) -> None:
+    operands = _operands(per_channel, tensor_bounds, shifted)
+    actual, expected = fake_quant(*operands, plan), reference(*operands, plan)
+    # The reference spells the rounding as x + (round(x) - x): one rounding error in 64 bits.
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    weight = torch.randn(actual.shape, dtype=actual.dtype)
+    leaves = _leaves(operands)
+    expected_grads = torch.autograd.grad(expected, leaves, weight, allow_unused=True)
+    for leaf, grad, expected_grad in zip(
+        leaves,
+        torch.autograd.grad(actual, leaves, weight, allow_unused=True),
+        expected_grads,
+        strict=True,
+    ):
+        grad = torch.zeros_like(leaf) if grad is None else grad
+        expected_grad = torch.zeros_like(leaf) if expected_grad is None else expected_grad
+        # Sums of 120 terms of order 1, in two orders of addition.
+        torch.testing.assert_close(grad, expected_grad, rtol=0, atol=120 * 16 * 2.3e-16)
+
+
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize("tensor_bounds", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_second_derivatives(passes: bool, tensor_bounds: bool, shifted: bool) -> None:
+    plan = FakeQuantPlan("ROUND", passes)
+    operands = _operands(True, tensor_bounds, shifted)
+    leaves = _leaves(operands)
+
+    def twice(function: object) -> list[Tensor]:
+        value = function(*operands, plan)
+        options = {"create_graph": True, "allow_unused": True}
+        first = torch.autograd.grad((value**2).sum(), leaves, **options)
+        sum_of_first = sum((g * (g.detach() + 1)).sum() for g in first if g is not None)
+        second = torch.autograd.grad(sum_of_first, leaves, allow_unused=True)
+        return [
+            torch.zeros_like(leaf) if g is None else g
+            for leaf, g in zip(leaves, second, strict=True)
+        ]
+
+    for actual, expected in zip(twice(fake_quant), twice(reference), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("rounding", ROUNDING_MODES)
+def test_integers(rounding: str) -> None:
+    x, scale = torch.linspace(-3.0, 3.0, 49), torch.tensor(0.25)
+    integer = to_integer(x, scale, None, *NUMBERS, rounding)
+    assert torch.equal(integer, _ROUND[rounding](x / scale).clamp(*NUMBERS))
+    y = fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan(rounding))
+    assert torch.equal(y, integer * scale)
+
+
+@pytest.mark.parametrize("tensor_bounds", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_not_a_number_stays_and_infinities_clamp(tensor_bounds: bool, dtype: torch.dtype) -> None:
+    bounds = [torch.tensor(b) for b in NUMBERS] if tensor_bounds else NUMBERS
+    x = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=dtype)
+    for zero_point in (None, torch.tensor(2.0)):
+        y = fake_quant(x, torch.tensor(0.5), zero_point, *bounds, FakeQuantPlan())
+        shift = 0.0 if zero_point is None else 2.0
+        assert y[0].isnan() and y[1:].tolist() == [(7.0 - shift) / 2, (-8.0 - shift) / 2]
+
+
+def test_gradient_of_not_a_number_and_infinities() -> None:
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.1], requires_grad=True)
+    scale = torch.tensor(0.5)
+    fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan()).sum().backward()
+    assert x.grad.tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
+def test_empty(shape: tuple[int, ...]) -> None:
+    x = torch.zeros(shape, requires_grad=True)
+    scale = torch.tensor(0.5, requires_grad=True)
+    y = fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan())
+    y.sum().backward()
+    assert y.shape == x.grad.shape == shape and scale.grad.item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    x = torch.randn(1000).to(dtype)
+    scale, zero_point = torch.tensor(0.0173), torch.tensor(5.0)
+    plan = FakeQuantPlan()
+    y = fake_quant(x, scale, zero_point, -128.0, 127.0, plan)
+    wide = fake_quant(x.float(), scale, zero_point, -128.0, 127.0, plan)
+    assert y.dtype is dtype and torch.equal(y, wide.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gradients_have_the_types_of_their_inputs(dtype: torch.dtype) -> None:
+    x, scale = torch.randn(1000).to(dtype), torch.tensor(0.0173)
+    half, wide = (x.clone().requires_grad_(), scale.clone().requires_grad_()), (
+        x.float().requires_grad_(),
+        scale.clone().requires_grad_(),
+    )
+    for leaf_x, leaf_scale in (half, wide):
+        y = fake_quant(leaf_x, leaf_scale, None, -64.0, 63.0, FakeQuantPlan())
+        y.backward(torch.ones_like(y))
+    assert half[0].grad.dtype is dtype and half[1].grad.dtype is torch.float32
+    assert torch.equal(half[0].grad.float(), wide[0].grad)
+    assert torch.equal(half[1].grad, wide[1].grad)
+
+
+def test_arguments_are_not_written_to() -> None:
+    operands = [o.detach() if isinstance(o, Tensor) else o for o in _operands(True, True, True)]
+    copies = [o.clone() for o in operands]
+    fake_quant(*operands, FakeQuantPlan())
+    assert all(torch.equal(a, b) for a, b in zip(operands, copies, strict=True))
+
+
+def _saved_bytes(plan: FakeQuantPlan, scale: Tensor) -> int:
+    x = torch.randn(1024, requires_grad=True)
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        fake_quant(x, scale, None, *NUMBERS, plan)
+    return sum(saved.values())
+
+
+def test_saves_at_most_its_input() -> None:
+    constant, learned = torch.tensor(0.5), torch.tensor(0.5, requires_grad=True)
+    x_bytes, scale_bytes = 1024 * 4, 4
+    assert _saved_bytes(FakeQuantPlan(clamp_passes_gradient=True), constant) == 0
+    for passes, scale in ((False, constant), (False, learned), (True, learned)):
+        plan = FakeQuantPlan(clamp_passes_gradient=passes)
+        assert _saved_bytes(plan, scale) == x_bytes + scale_bytes
+
+
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize("tensor_bounds", [False, True])
+def test_function_transforms(passes: bool, tensor_bounds: bool) -> None:
+    plan = FakeQuantPlan(clamp_passes_gradient=passes)
+    x, scale, zero_point, lower, upper = (
+        o.detach() if isinstance(o, Tensor) else o for o in _operands(True, tensor_bounds, True)
+    )
+
+    def loss(function: object, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        return (function(x, scale, zero_point, lower, upper, plan) ** 2).sum()
+
+    per_row = torch.func.vmap(
+        lambda *row: fake_quant(*row, lower, upper, plan), in_dims=(0, 0, None)
+    )(x, scale, zero_point[0])
+    assert torch.equal(per_row, fake_quant(x, scale, zero_point, lower, upper, plan))
+
+    arguments = (x, scale, zero_point)
+    actual = torch.func.grad(lambda *a: loss(fake_quant, *a), argnums=(0, 1, 2))(*arguments)
+    expected = torch.func.grad(lambda *a: loss(reference, *a), argnums=(0, 1, 2))(*arguments)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-10)
+
+    per_sample = torch.func.vmap(
+        torch.func.grad(lambda *a: loss(fake_quant, *a), argnums=(0, 1)), in_dims=(0, None, None)
+    )(x, scale[0], zero_point[0])
+    expected = torch.func.vmap(
+        torch.func.grad(lambda *a: loss(reference, *a), argnums=(0, 1)), in_dims=(0, None, None)
+    )(x, scale[0], zero_point[0])
+    for a, e in zip(per_sample, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-10)
+
+
+def test_jacobian_is_diagonal() -> None:
+    x, scale = torch.tensor([-9.0, -0.3, 0.4, 9.0]), torch.tensor(0.5)
+    jacobian = torch.func.jacrev(
+        lambda x, scale: fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan()), argnums=(0, 1)
+    )(x, scale)
+    assert torch.equal(jacobian[0], torch.diag(torch.tensor([0.0, 1.0, 1.0, 0.0])))
+    through = torch.tensor([-8.0, -1.0 + 0.6, 1.0 - 0.8, 7.0])
+    torch.testing.assert_close(jacobian[1], through)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_vmap_over_any_dimension(dim: int) -> None:
+    x, scale = torch.randn(3, 4, 5), torch.rand(5) + 0.1
+    apply = torch.func.vmap(
+        lambda x, scale: fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan()),
+        in_dims=(dim, None if dim != -1 else 0),
+        out_dims=dim,
+    )
+    expected = fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan())
+    assert torch.equal(apply(x, scale), expected)
+
+
+def test_compiled_equals_eager_to_the_bit() -> None:
+    def everything(x: Tensor, scale: Tensor, zero_point: Tensor) -> list[Tensor]:
+        return [
+            fake_quant(x, scale, shift, *NUMBERS, plan)
+            for plan in PLANS
+            for shift in (None, zero_point)
+        ]
+
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    scale, zero_point = torch.rand(3, 1) + 0.1, torch.full((3, 1), 2.0)
+    results = []
+    for function in (everything, compiled):
+        leaves = [scale.clone().requires_grad_(), zero_point.clone().requires_grad_()]
+        x = torch.linspace(-3.0, 3.0, 120).reshape(3, 40).requires_grad_()
+        values = function(x, *leaves)
+        torch.stack(values).sum().backward()
+        results.append([*values, x.grad, leaves[0].grad, leaves[1].grad])
+    for actual, expected in zip(results[1][:-2], results[0][:-2], strict=True):
+        assert torch.equal(actual, expected)
+    for actual, expected in zip(results[1][-2:], results[0][-2:], strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+# 2026-11: PyTorch's own code generator calls a function that PyTorch deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_compiled_by_inductor_equals_eager_to_the_bit() -> None:
+    compiled = torch.compile(fake_quant, fullgraph=True)
+    x, scale, zero_point = torch.randn(3, 40), torch.rand(3, 1) + 0.1, torch.full((3, 1), 2.0)
+    arguments = (x, scale, zero_point, *NUMBERS, FakeQuantPlan())
+    assert torch.equal(compiled(*arguments), fake_quant(*arguments))
