@@ -9,13 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import contract_data
 import pytest
 import torch
-from export_runtime import initializers, operators, run_onnxruntime, run_qonnx
 from torch import Tensor, nn
 
+import contract_data
 from brevitas.export import export_onnx_qcdq, export_qonnx
+from export_runtime import initializers, operators, run_onnxruntime, run_qonnx
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -173,7 +173,7 @@ def test_qonnx_reads_qcdq() -> None:
     qcdq_to_qonnx = pytest.importorskip("qonnx.transformation.qcdq_to_qonnx")
     wrapper = pytest.importorskip("qonnx.core.modelwrapper")
     model, x, y, _ = build("seq_cnn")
-    # It reads the width of a weight from a Clip behind QuantizeLinear, not from one behind integers.
+    # It reads the width of a weight from a Clip behind QuantizeLinear, not behind integers.
     exported = export_onnx_qcdq(model, input_t=x, export_weight_q_node=True)
     quantizers = sum(name == "DequantizeLinear" for name in operators(exported))
     with warnings.catch_warnings():

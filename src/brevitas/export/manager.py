@@ -118,7 +118,7 @@ class BaseManager(ABC):
         with export_mode(cls, module):
             # With real values first: handlers remember what a trace cannot read off.
             module(*inputs)
-            traced = torch.jit.trace(module, inputs, check_trace=False)
+            traced: Any = torch.jit.trace(module, inputs, check_trace=False)
         if export_path is not None:
             torch.jit.save(traced, export_path)
         return traced
@@ -128,6 +128,11 @@ def _as_tuple(handled: object) -> tuple[type, ...]:
     if handled is None:
         return ()
     return tuple(handled) if isinstance(handled, (list, tuple)) else (handled,)  # type: ignore
+
+
+def _modules(model: nn.Module) -> list[tuple[str, Any]]:
+    """List the layers and proxies of a model by name."""
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, ExportMixin)]
 
 
 def _is_proxy(module: nn.Module) -> bool:
@@ -159,7 +164,7 @@ def _clear_handler(module: nn.Module) -> None:
     module.__dict__["export_handler"] = None
 
 
-def _set_handler(manager_cls: type[BaseManager], module: nn.Module) -> None:
+def _set_handler(manager_cls: type[BaseManager], module: Any) -> None:
     if module.export_handler is None and module.requires_export_handler:
         handler = manager_cls.handler_from_module(module)
         if handler is not None:
@@ -192,7 +197,7 @@ def _set_layer_export_handler(manager_cls: type[BaseManager], module: nn.Module)
 class _Before:
     """The export state of one layer or proxy before an export."""
 
-    module: nn.Module
+    module: Any
     handler: Callable[..., Any] | None
     mode: bool
     name: str | None
@@ -202,28 +207,31 @@ class _Before:
 # What proxies keep of earlier evaluations would be used in place of a handler.
 _CACHES = {
     "_cached_weight": None,
+    "_cached_bias": None,
     "_cache_inference_quant_weight": False,
     "cache_inference_quant_bias": False,
     "cache_inference_quant_act": False,
 }
 
 
+def _in_use(module: Any) -> dict[str, Any]:
+    """Return the caches of a module that hold values; a scale alone does no harm."""
+    caches = {name: value for name, value in vars(module).items() if name in _CACHES}
+    return {name: v for name, v in caches.items() if not getattr(v, "metadata_only", False)}
+
+
 def _take_over(model: nn.Module, clear_caches: bool = True) -> list[_Before]:
     """Clear the export state of a model, name its proxies, and return what there was before."""
-    cached = _CACHES if clear_caches else {}
     before = []
-    for module in model.modules():
-        if isinstance(module, ExportMixin):
-            caches = {name: value for name, value in vars(module).items() if name in cached}
-            mode, name = module.export_mode, module.export_debug_name
-            before.append(_Before(module, module.export_handler, mode, name, caches))
-            vars(module).update({name: cached[name] for name in caches})
-    for name, module in model.named_modules():
+    for name, module in _modules(model):
+        caches = _in_use(module) if clear_caches else {}
+        handler, mode = module.export_handler, module.export_mode
+        before.append(_Before(module, handler, mode, module.export_debug_name, caches))
+        vars(module).update({name: _CACHES[name] for name in caches})
         if _is_proxy(module):
             module.export_debug_name = name or type(module).__name__
-    for state in before:
-        state.module.export_mode = False
-        _clear_handler(state.module)
+        module.export_mode = False
+        _clear_handler(module)
     return before
 
 
@@ -241,7 +249,7 @@ def _restore(before: list[_Before]) -> None:
 
 def _check_handlers(manager_cls: type[BaseManager], model: nn.Module) -> None:
     """Raise where a quantizer is active that the target has no handler for."""
-    for name, module in model.named_modules():
+    for name, module in _modules(model):
         if _is_proxy(module) and module.requires_export_handler and module.export_handler is None:
             raise ExportError(
                 f"{manager_cls.target_name} export has no representation of "

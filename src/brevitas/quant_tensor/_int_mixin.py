@@ -144,7 +144,7 @@ class IntMixin:
             assert_on_device(valid, "IntQuantTensor not valid.")
             dtype = torch.int64
         elif valid:
-            dtype = integer_dtype(float(self.bit_width.max()), self.signed)
+            dtype = integer_dtype(float(self.bit_width.detach().max()), self.signed)
         else:
             raise RuntimeError(self._invalid_message())
         if float_datatype:

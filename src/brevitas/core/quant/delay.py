@@ -57,8 +57,11 @@ class DelayWrapper(nn.Module):
 
     @property
     def is_active(self) -> bool:
-        """True while a forward pass may return the real value."""
-        return isinstance(self.delay_impl, _DelayQuant) and self.delay_impl.quant_delay_steps > 0
+        """True while a forward pass may return the real value; a part not of ours always may."""
+        delay_impl = self.delay_impl
+        if type(delay_impl) is _DelayQuant:
+            return delay_impl.quant_delay_steps > 0
+        return type(delay_impl) is not _NoDelay
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``x`` during the delay, ``y`` afterwards; both of one shape."""

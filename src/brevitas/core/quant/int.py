@@ -30,12 +30,26 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
     return None
 
 
+def _is_constant(buffer: nn.Module | None) -> bool:
+    """True for a buffer of ours that nobody replaced or hooked."""
+    return type(buffer) is StatelessBuffer and is_plain(buffer)
+
+
+def _is_zero(zero_point_impl: nn.Module) -> bool:
+    """True where a zero point is known to be zero without looking at the tensor."""
+    if type(zero_point_impl) is ZeroZeroPoint and is_plain(zero_point_impl):
+        return _is_constant(zero_point_impl._modules.get("zero_point"))
+    return False
+
+
 def _bounds(
     int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor
 ) -> tuple[Bound, Bound]:
     """Integer limits: plain numbers for a constant bit width, tensors for a learned one."""
     if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
-        return _constant_bounds(int_quant.signed, int_quant.narrow_range, bit_width_impl.number)
+        if _is_constant(bit_width_impl._modules.get("bit_width")):
+            number = bit_width_impl.number
+            return _constant_bounds(int_quant.signed, int_quant.narrow_range, number)
     return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
 
 
@@ -101,8 +115,7 @@ class RescalingIntQuant(nn.Module):
         if plan is None:
             return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
         lower, upper = _bounds(int_quant, bit_width_impl, bit_width)
-        is_zero = type(zero_point_impl) is ZeroZeroPoint and is_plain(zero_point_impl)
-        shift = None if is_zero else zero_point
+        shift = None if _is_zero(zero_point_impl) else zero_point
         return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
 
 
@@ -134,7 +147,8 @@ class PrescaledRestrictIntQuant(nn.Module):
         if plan is None:
             return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
         lower, upper = _bounds(int_quant, self.msb_clamp_bit_width_impl, bit_width)
-        return fake_quant(x, scale, None, lower, upper, plan), scale, zero_point, bit_width
+        shift = None if _is_constant(self._modules.get("zero_point")) else zero_point
+        return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
 
     def forward(self, x: Tensor, scale: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` at the given ``scale``."""

@@ -71,7 +71,7 @@ class IntQuant(nn.Module):
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """Return the dequantized value of ``x``; scale and zero point broadcast to ``x``."""
-        plan = fake_quant_plan(self)
+        plan = fake_quant_plan(self) if type(self) is IntQuant else None
         if plan is not None:
             lower, upper = self.min_int(bit_width), self.max_int(bit_width)
             return fake_quant(x, scale, zero_point, lower, upper, plan)

@@ -59,9 +59,10 @@ class ScaleRestriction(nn.Module):
         """Divide a real value by the integer threshold that it stands for."""
         if threshold is None:
             return scale
+        restricted: Tensor = threshold
         if type(self.restrict_threshold_impl) not in (FloatRestrictValue, LogFloatRestrictValue):
-            threshold = self.restrict_threshold_impl(self.threshold_to_stored_impl(threshold))
-        scale = scale / threshold
+            restricted = self.restrict_threshold_impl(self.threshold_to_stored_impl(threshold))
+        scale = scale / restricted
         if self.restrict_scale_threshold_impl is not None:
             scale = self.restrict_scale_threshold_impl(scale)
         return scale

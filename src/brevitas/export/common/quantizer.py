@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 
 __all__ = ["quantizer_of"]
 
 
-def quantizer_of(proxy: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
+def quantizer_of(proxy: Any) -> Callable[..., tuple[Tensor, ...]]:
     """Return the quantizer of a proxy, past the activation function that some hold.
 
     Args:
@@ -26,6 +27,6 @@ def quantizer_of(proxy: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
         >>> quantizer_of(proxy) is proxy.fused_activation_quant_proxy.tensor_quant
         True
     """
-    if isinstance(proxy, ActQuantProxyFromInjectorBase):
-        return proxy.fused_activation_quant_proxy.tensor_quant
-    return proxy.tensor_quant
+    has_activation = isinstance(proxy, ActQuantProxyFromInjectorBase)
+    owner: Any = proxy.fused_activation_quant_proxy if has_activation else proxy
+    return owner.tensor_quant

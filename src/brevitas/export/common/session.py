@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,7 +111,7 @@ def emit(
     Returns:
         The output of the node, shaped as ``like``.
     """
-    marked = dict(attributes)
+    marked: dict[str, Any] = dict(attributes)
     target = f"{domain}::{operator}" if domain else operator
     if session is not None:
         marked[SITE_ATTRIBUTE] = len(session.sites)

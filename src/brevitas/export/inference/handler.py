@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.export.common.handler.base import BaseHandler
@@ -45,7 +45,11 @@ class IntInferenceHandler(InferenceHandler):
 
     handled_layer = ActQuantProxyFromInjector
 
-    def prepare_for_export(self, module: nn.Module) -> None:
+    scale: Tensor
+    zero_point: Tensor
+    bit_width: Tensor
+
+    def prepare_for_export(self, module: Any) -> None:
         """Read scale, zero point, bit width and rounding."""
         self.plan = FakeQuantPlan(module.rounding_mode)
         for name in ("scale", "zero_point", "bit_width"):
@@ -81,7 +85,7 @@ class IntWeightInferenceHandler(IntInferenceHandler):
     handled_layer = WeightQuantProxyFromInjector
 
 
-def is_handled(proxy: nn.Module) -> bool:
+def is_handled(proxy: Any) -> bool:
     """Whether a proxy holds the plain integer quantizer at a scale that inputs do not change.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 
 from brevitas._compat import require
 
-__all__ = ["write_model"]
+__all__ = ["LARGEST_MESSAGE", "write_model"]
 
 # A protobuf message holds less than 2 GiB; above that, weights go to a file of their own.
-_LARGEST_MESSAGE = 2**31 - 2**20
+LARGEST_MESSAGE = 2**31 - 2**20
 
 
 def write_model(model: Any, path: str | os.PathLike[str]) -> None:
@@ -25,7 +25,7 @@ def write_model(model: Any, path: str | os.PathLike[str]) -> None:
     onnx = require("onnx", "export")
     target = Path(path)
     data_name = f"{target.name}.data"
-    large = model.ByteSize() > _LARGEST_MESSAGE
+    large = model.ByteSize() > LARGEST_MESSAGE
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         written = Path(folder) / target.name
         if large:

@@ -72,11 +72,11 @@ def enable_debug(
         ['0.input', '0.output']
     """
     hook = ONNXDebugHook(input_enabled, output_enabled)
-    for name, module in model.named_modules():
-        if not isinstance(module, ExportMixin):
-            continue
-        if not proxy_level and not isinstance(module, LayerProtocol):
-            continue
+    recorded = ExportMixin if proxy_level else LayerProtocol
+    modules: list[tuple[str, Any]] = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, recorded)
+    ]
+    for name, module in modules:
         module.export_debug_name = name
         module.export_input_debug = input_enabled
         module.export_output_debug = output_enabled

@@ -50,7 +50,8 @@ def intern(spec: QuantSpec, session: ExportSession | None) -> QuantSpec:
 
 def is_tracing() -> bool:
     """Whether values are symbolic now, in a trace for any target."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    in_jit = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_exporting() or in_jit
 
 
 class ONNXBaseHandler(BaseHandler):
@@ -82,15 +83,15 @@ class ONNXBaseHandler(BaseHandler):
         self.read(module)
 
     @abstractmethod
-    def read(self, proxy: nn.Module) -> None:
+    def read(self, proxy: Any) -> None:
         """Keep what is needed from the proxy."""
 
     @abstractmethod
-    def observe(self, *args: Any) -> tuple[Quantized, object]:
+    def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, object]:
         """Quantize real values; return the result, and what to remember of this call."""
 
     @abstractmethod
-    def write(self, observed: Any, *args: Any) -> Quantized:
+    def write(self, observed: Any, x: Tensor, /, *args: Any) -> Quantized:
         """Write the nodes of one call into the trace."""
 
     def forward(self, *args: Any) -> Quantized:
@@ -112,8 +113,13 @@ class ONNXBaseHandler(BaseHandler):
 class IntHandler(ONNXBaseHandler):
     """Stands in for an integer quantizer."""
 
-    def read(self, proxy: nn.Module) -> None:
+    def read(self, proxy: Any) -> None:
         """Keep the flags of the proxy, and its quantizer out of sight of ``modules()``."""
+        if proxy.is_groupwise:
+            raise ExportError(
+                f"group_size={proxy.group_size}: no node of this format holds a scale per group; "
+                f"use a scale per channel or per tensor. Layer: {self.name}"
+            )
         self.is_signed = bool(proxy.is_signed)
         self.is_narrow_range = bool(proxy.is_narrow_range)
         self.rounding_mode = proxy.rounding_mode or "ROUND"
@@ -158,7 +164,7 @@ class ActHandler(IntHandler):
     def node(self, x: Tensor, plan: Any) -> Tensor:
         """Write the nodes, or compute their value outside of a trace."""
 
-    def observe(self, x: Tensor, *args: Any) -> tuple[Quantized, Observed]:
+    def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, Observed]:
         """Check that the nodes will compute what the quantizer does."""
         outputs = self.quantize(x, *args)
         spec = self.spec_of(outputs)
@@ -168,7 +174,7 @@ class ActHandler(IntHandler):
         metadata = (spec.scale, spec.zero_point, spec.bit_width, *outputs[4:])
         return (self.node(x, plan), *metadata), Observed(spec, plan, None, metadata)
 
-    def write(self, observed: Observed, x: Tensor, *args: Any) -> Quantized:
+    def write(self, observed: Observed, x: Tensor, /, *args: Any) -> Quantized:
         """Write the nodes."""
         return (self.node(x, observed.plan), *observed.metadata)
 
@@ -188,7 +194,7 @@ class DynamicActHandler(IntHandler):
     def dynamic_node(self, x: Tensor, spec: QuantSpec, plan: Any) -> Tensor:
         """Write the nodes around the scale and zero point of ``spec``."""
 
-    def observe(self, x: Tensor, *args: Any) -> tuple[Quantized, Observed]:
+    def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, Observed]:
         """Check the format against the scale of this input."""
         outputs = self.quantize(x, *args)
         spec = self.spec_of(outputs)
@@ -197,7 +203,7 @@ class DynamicActHandler(IntHandler):
             raise ExportError(UNFAITHFUL.format(self.name))
         return outputs, Observed(spec, plan, None, (spec.bit_width, *outputs[4:]))
 
-    def write(self, observed: Observed, x: Tensor, *args: Any) -> Quantized:
+    def write(self, observed: Observed, x: Tensor, /, *args: Any) -> Quantized:
         """Write the scale's computation and the nodes."""
         _, scale, zero_point, *_ = self.quantize(x, *args)
         spec = replace(observed.spec, scale=scale, zero_point=zero_point)
@@ -229,7 +235,7 @@ class ConstantHandler(IntHandler):
     def node(self, x: Tensor, data: Tensor | None, plan: Any) -> Tensor:
         """Write the nodes, or compute their value outside of a trace."""
 
-    def observe(self, x: Tensor, *args: Any) -> tuple[Quantized, Observed]:
+    def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, Observed]:
         """Compute the constants of this call."""
         outputs = self.quantize(x, *args)
         spec = self.spec_of(outputs)
@@ -238,7 +244,7 @@ class ConstantHandler(IntHandler):
         metadata = (spec.scale, spec.zero_point, spec.bit_width, *outputs[4:])
         return (self.node(x, data, plan), *metadata), Observed(spec, plan, data, metadata)
 
-    def write(self, observed: Observed, x: Tensor, *args: Any) -> Quantized:
+    def write(self, observed: Observed, x: Tensor, /, *args: Any) -> Quantized:
         """Write the nodes."""
         return (self.node(x, observed.data, observed.plan), *observed.metadata)
 
@@ -254,17 +260,15 @@ class TruncHandler(IntHandler):
     def node(self, x: Tensor, plan: Any) -> Tensor:
         """Write the nodes, or compute their value outside of a trace."""
 
-    def observe(
-        self, x: Tensor, scale: Tensor, zero_point: Tensor, bit_width: Tensor, *args: Any
-    ) -> tuple[Quantized, Observed]:
-        """Freeze the grid that comes in and the one that goes out."""
-        outputs = self.quantize(x, scale, zero_point, bit_width, *args)
+    def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, Observed]:
+        """Freeze the grid that comes in (scale, zero point, bits) and the one that goes out."""
+        outputs = self.quantize(x, *args)
         target = self.spec_of(outputs)
-        source = self.spec_of((x, scale, zero_point, bit_width))
+        source = self.spec_of((x, *args[:3]))
         plan = self.plan(source, target)
         metadata = (target.scale, target.zero_point, target.bit_width, *outputs[4:])
         return (self.node(x, plan), *metadata), Observed(target, plan, None, metadata)
 
-    def write(self, observed: Observed, x: Tensor, *args: Any) -> Quantized:
+    def write(self, observed: Observed, x: Tensor, /, *args: Any) -> Quantized:
         """Write the nodes."""
         return (self.node(x, observed.plan), *observed.metadata)

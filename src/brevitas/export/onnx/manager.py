@@ -24,7 +24,7 @@ from brevitas.export.manager import (
     export_mode,
 )
 from brevitas.export.onnx._graph import finish
-from brevitas.export.onnx._write import write_model
+from brevitas.export.onnx._write import LARGEST_MESSAGE, write_model
 from brevitas.export.onnx.handler import DEFAULT_OPSET, ONNXBaseHandler
 from brevitas.quant_tensor import QuantTensor
 
@@ -118,7 +118,8 @@ class ONNXBaseManager(BaseManager, ABC):
             with _quiet(disable_warnings):
                 program = trace(module, values, session, options)
         model = finish(program.model_proto, session, cls.custom_versions, kept_names)
-        onnx.checker.check_model(model)
+        if model.ByteSize() < LARGEST_MESSAGE:
+            onnx.checker.check_model(model)
         if export_path is not None:
             write_model(model, export_path)
         return model
@@ -160,10 +161,11 @@ def solve_inputs(
     Raises:
         ExportError: where none or more than one of the three is given.
     """
-    given = [name for name, value in zip(_INPUTS, (args, input_shape, input_t)) if value is not None]
+    ways = {"args": args, "input_shape": input_shape, "input_t": input_t}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         raise ExportError(
-            f"{' and '.join(given) or 'no input'} given: expected exactly one of {', '.join(_INPUTS)}"
+            f"{' and '.join(given) or 'no input'} given: expected exactly one of {', '.join(ways)}"
         )
     if input_shape is not None:
         parameter = next(module.parameters(), torch.empty(0))
@@ -173,9 +175,6 @@ def solve_inputs(
     if isinstance(inputs, QuantTensor) or not isinstance(inputs, (tuple, list)):
         inputs = (inputs,)
     return tuple(inputs)
-
-
-_INPUTS = ("args", "input_shape", "input_t")
 
 
 @contextmanager
@@ -294,5 +293,5 @@ def _quiet(enabled: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels):
+            for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

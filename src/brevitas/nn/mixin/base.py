@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brevitas.common import ExportMixin, LayerProtocol, QuantLayerConfigurationError
-from brevitas.inject import InjectorMeta, declared_names, record_reads
+from brevitas.inject import DependencyError, InjectorMeta, declared_names, record_reads
 from brevitas.nn.mixin.utils import filter_kwargs
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
 from brevitas.quant_tensor import QuantTensor
@@ -112,7 +112,9 @@ class QuantProxyMixin:
         if isinstance(quant, InjectorMeta):
             proxy = self._build_proxy(quant, name, kwargs_prefix, report, proxy_base, extra)
         elif _is_proxy(quant):
-            quant.add_tracked_module(self)
+            if isinstance(quant, QuantProxyFromInjector):
+                self._check_kind(type(quant), f"a shared {type(quant).__name__}", name, proxy_base)
+            quant.add_tracked_module(self)  # pyright: ignore[reportArgumentType]
             proxy = quant
             if isinstance(quant, QuantProxyFromInjector):
                 report.add(kwargs_prefix, declared_names(quant.quant_injector))
@@ -137,15 +139,21 @@ class QuantProxyMixin:
         injector = quant.let(**extra, **filter_kwargs(kwargs_prefix, report.kwargs))
         proxy_class = injector.proxy_class
         is_ours = isinstance(proxy_class, type) and issubclass(proxy_class, QuantProxyFromInjector)
-        if is_ours and not issubclass(proxy_class, proxy_base):
-            raise TypeError(
-                f"{name}={quant.__name__}: its proxy is {proxy_class.__name__}, expected a "
-                f"quantizer whose proxy is a {proxy_base.__name__}. Layer: {type(self).__name__}"
-            )
+        if is_ours:
+            self._check_kind(proxy_class, quant.__name__, name, proxy_base)
         with record_reads(reads), _naming(self, kwargs_prefix):
             proxy = proxy_class(self, injector)  # pyright: ignore[reportArgumentType]
         report.add(kwargs_prefix, reads | declared_names(quant))
         return proxy
+
+    def _check_kind(
+        self, proxy_class: type, given: str, name: str, proxy_base: type[QuantProxyFromInjector]
+    ) -> None:
+        if not issubclass(proxy_class, proxy_base):
+            raise TypeError(
+                f"{name}={given}: its proxy is {proxy_class.__name__}, expected a quantizer "
+                f"whose proxy is a {proxy_base.__name__}. Layer: {type(self).__name__}"
+            )
 
 
 def _is_proxy(quant: Any) -> bool:
@@ -163,9 +171,12 @@ class _naming:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        layer = type(self.layer).__name__
         if kind in (ValueError, TypeError):
-            message = f"{self.prefix}{error} Layer: {type(self.layer).__name__}"
-            raise kind(message).with_traceback(traceback) from error
+            raise kind(f"{self.prefix}{error} Layer: {layer}").with_traceback(traceback) from error
+        if kind is not None and issubclass(kind, DependencyError):
+            keyword = f" (keywords of this quantizer: {self.prefix}...)" if self.prefix else ""
+            raise kind(f"{error}\nLayer: {layer}{keyword}").with_traceback(traceback) from error
 
 
 class QuantLayerMixin(ExportMixin, LayerProtocol):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from brevitas.export import export_qonnx
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.manager import export_mode
@@ -13,6 +14,7 @@ from brevitas.export.onnx.handler import intern
 from brevitas.export.onnx.qonnx.manager import QONNXManager
 from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import Int8ActPerTensorFloat, Int32Bias
+from export_runtime import operators
 
 
 def test_a_model_in_export_mode_computes_the_same() -> None:
@@ -62,3 +64,17 @@ def test_interned_specs_share_their_tensors() -> None:
     assert first.scale is second.scale
     assert first.zero_point is second.zero_point
     assert first.bit_width is second.bit_width
+
+
+def test_kept_values_do_not_hide_a_quantizer() -> None:
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, bias_quant=Int32Bias).eval()
+    model.weight_quant.cache_inference_quant_weight = True
+    model.bias_quant.cache_inference_quant_bias = True
+    x = torch.randn(2, 4)
+    model(x)
+    kept = model.bias_quant._cached_bias
+    assert operators(export_qonnx(model, x)) == [*["qonnx.custom_op.general::Quant"] * 3, "Gemm"]
+    assert model.bias_quant._cached_bias is kept
+    assert model.weight_quant.cache_inference_quant_weight

@@ -48,10 +48,8 @@ def test_a_failed_write_leaves_the_old_file(
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_large_weights_go_to_a_second_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_write, "_LARGEST_MESSAGE", 16)
+def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_write, "LARGEST_MESSAGE", 16)
     path = tmp_path / "model.onnx"
     _write.write_model(make_model(), str(path))
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]

@@ -72,7 +72,9 @@ class QONNXWeightHandler(ConstantHandler):
         """Accept any integer spec."""
         return spec
 
-    def constant(self, x: Tensor, value: Tensor, plan: QuantSpec) -> tuple[Tensor | None, QuantSpec]:
+    def constant(
+        self, x: Tensor, value: Tensor, plan: QuantSpec
+    ) -> tuple[Tensor | None, QuantSpec]:
         """Keep the parameter where the node rounds as the quantizer did.
 
         Otherwise (learned rounding, for one) the file holds the quantized values, which any

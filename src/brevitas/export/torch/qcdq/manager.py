@@ -74,7 +74,7 @@ class TorchQCDQManager(BaseManager):
             restart = module.register_forward_pre_hook(lambda *_: session.restart())
             try:
                 module(*inputs)
-                traced = torch.jit.trace(module, inputs, check_trace=False)
+                traced: Any = torch.jit.trace(module, inputs, check_trace=False)
             finally:
                 restart.remove()
         if export_path is not None:

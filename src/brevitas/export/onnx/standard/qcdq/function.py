@@ -46,7 +46,7 @@ class Storage:
     grid: Grid
     minimum: Tensor | None
     maximum: Tensor | None
-    limits: tuple[Tensor, Tensor] | tuple[()] = ()
+    limits: tuple[Tensor, Tensor] | None = None
 
     def shared(self, session: ExportSession) -> Storage:
         """Return the same storage over tensors that the whole export shares."""
@@ -211,7 +211,7 @@ def cdq(
     grid, name = storage.grid, storage.spec.name
     if storage.minimum is None or storage.maximum is None:
         return dequantize_linear(integers, grid, session).to(dtype)
-    if integers.dtype in _UNCLIPPED:
+    if integers.dtype in _UNCLIPPED and storage.limits is not None:
         low, high = storage.limits
         return torch.clamp(dequantize_linear(integers, grid, session), low, high).to(dtype)
     integers = clip(integers, storage.minimum, storage.maximum, name, session)

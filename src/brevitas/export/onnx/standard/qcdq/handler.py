@@ -13,6 +13,7 @@ from brevitas.export.onnx.handler import (
     ActHandler,
     ConstantHandler,
     DynamicActHandler,
+    ONNXBaseHandler,
     TruncHandler,
 )
 from brevitas.export.onnx.standard.function import dequantize_linear
@@ -134,7 +135,7 @@ class QCDQTruncHandler(TruncHandler):
         return qcdq(x, plan, self.session)
 
 
-def _shared(plan: Storage, handler: ActHandler | ConstantHandler | TruncHandler) -> Storage:
+def _shared(plan: Storage, handler: ONNXBaseHandler) -> Storage:
     return plan if handler.session is None else plan.shared(handler.session)
 
 

@@ -1,0 +1,348 @@
+"""What holds for every quantized layer: copies, checkpoints, devices, dtypes, modes."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+import brevitas.nn as qnn
+from brevitas.inject.enum import ScalingImplType
+from brevitas.quant import (
+    Int8ActPerTensorFloat,
+    Int8BiasPerTensorFloatInternalScaling,
+    Int8WeightPerTensorFloat,
+    ShiftedUint8ActPerTensorFloat,
+)
+
+LearnedWeight = Int8WeightPerTensorFloat.let(scaling_impl_type=ScalingImplType.PARAMETER_FROM_STATS)
+# Every quantizer of a layer holds learned values.
+QUANTIZED: dict[str, Any] = {
+    "weight_quant": LearnedWeight,
+    "bias_quant": Int8BiasPerTensorFloatInternalScaling,
+    "input_quant": Int8ActPerTensorFloat,
+    "output_quant": ShiftedUint8ActPerTensorFloat,
+}
+
+
+class Layer(NamedTuple):
+    """A quantized layer, its float twin, and an input for both."""
+
+    quantized: type[nn.Module]
+    twin: type[nn.Module]
+    arguments: tuple[int, ...]
+    shape: tuple[int, ...]
+    keywords: dict[str, Any]
+    #: Keywords that leave the layer in floating point.
+    plain: dict[str, Any]
+
+
+WEIGHT_PLAIN = {"weight_quant": None}
+ACT_PLAIN = {"act_quant": None}
+LAYERS = {
+    "linear": Layer(qnn.QuantLinear, nn.Linear, (4, 6), (3, 4), QUANTIZED, WEIGHT_PLAIN),
+    "relu": Layer(qnn.QuantReLU, nn.ReLU, (), (3, 4), {}, ACT_PLAIN),
+    "sigmoid": Layer(qnn.QuantSigmoid, nn.Sigmoid, (), (3, 4), {}, ACT_PLAIN),
+    "tanh": Layer(qnn.QuantTanh, nn.Tanh, (), (3, 4), {}, ACT_PLAIN),
+    "identity": Layer(qnn.QuantIdentity, nn.Identity, (), (3, 4), {}, ACT_PLAIN),
+    "hardtanh": Layer(
+        qnn.QuantHardTanh, nn.Hardtanh, (), (3, 4), {"min_val": -1.0, "max_val": 1.0}, ACT_PLAIN
+    ),
+}
+for _dims in (1, 2, 3):
+    _shape = (2, 4, *[5] * _dims)
+    for _kind in ("Conv", "ConvTranspose"):
+        _name = f"{_kind}{_dims}d"
+        LAYERS[_name.lower()] = Layer(
+            getattr(qnn, "Quant" + _name),
+            getattr(nn, _name),
+            (4, 6, 3),
+            _shape,
+            QUANTIZED,
+            WEIGHT_PLAIN,
+        )
+WEIGHTED = [name for name, layer in LAYERS.items() if layer.plain is WEIGHT_PLAIN]
+
+
+def build(name: str, **keywords: Any) -> nn.Module:
+    layer = LAYERS[name]
+    return layer.quantized(*layer.arguments, **{**layer.keywords, **keywords})
+
+
+def data(name: str, seed: int = 0, **factory: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(LAYERS[name].shape, generator=generator).to(**factory)
+
+
+def trained(name: str) -> nn.Module:
+    """A layer that has learned values of its own."""
+    torch.manual_seed(0)
+    layer = build(name)
+    layer(data(name, seed=1))
+    return layer
+
+
+def in_evaluation(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return layer.eval()(x)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+class TestEveryLayer:
+    def test_without_quantizer_is_the_float_layer(self, name):
+        layer = LAYERS[name]
+        torch.manual_seed(0)
+        quantized = layer.quantized(*layer.arguments, **layer.plain)
+        after_quantized = torch.rand(2)
+        torch.manual_seed(0)
+        twin = layer.twin(*layer.arguments)
+        assert torch.equal(after_quantized, torch.rand(2))
+        pairs = list(zip(quantized.parameters(), twin.parameters(), strict=True))
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+        inputs = [data(name).requires_grad_() for _ in range(2)]
+        outputs = [module(x) for module, x in zip((quantized, twin), inputs, strict=True)]
+        assert torch.equal(*outputs)
+        for output in outputs:
+            output.square().sum().backward()
+        assert torch.equal(inputs[0].grad, inputs[1].grad)
+        assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs)
+
+    def test_seed_gives_the_weights_of_the_twin(self, name):
+        layer = LAYERS[name]
+        torch.manual_seed(0)
+        quantized = build(name)
+        after = torch.rand(2)
+        torch.manual_seed(0)
+        twin = layer.twin(*layer.arguments)
+        assert torch.equal(after, torch.rand(2))
+        parameters = dict(quantized.named_parameters())
+        for key, parameter in twin.named_parameters():
+            assert torch.equal(parameters[key], parameter)
+
+    def test_classes(self, name):
+        layer = build(name)
+        assert isinstance(layer, nn.Module)
+        if name in WEIGHTED:
+            assert isinstance(layer, LAYERS[name].twin)
+            bases = type(layer).__bases__
+            assert bases[1:] == (LAYERS[name].twin,)
+            assert type(layer).__mro__.index(bases[0]) == 1
+
+    def test_state_dict_round_trip(self, name):
+        source, x = trained(name), data(name)
+        target = build(name)
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(in_evaluation(source, x), in_evaluation(target, x))
+
+    def test_state_dict_assign(self, name):
+        source, x = trained(name), data(name)
+        state = {key: value.clone() for key, value in source.state_dict().items()}
+        target = build(name, device="meta")
+        target.load_state_dict(state, assign=True)
+        assert not any(parameter.is_meta for parameter in target.parameters())
+        if name not in WEIGHTED and state == {}:
+            return
+        target = target.to_empty(device="cpu")
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(in_evaluation(source, x), in_evaluation(target, x))
+
+    def test_safe_loading(self, name):
+        source, x = trained(name), data(name)
+        stream = io.BytesIO()
+        torch.save(source.state_dict(), stream)
+        stream.seek(0)
+        target = build(name)
+        target.load_state_dict(torch.load(stream, weights_only=True))
+        assert torch.equal(in_evaluation(source, x), in_evaluation(target, x))
+
+    def test_fresh_state_holds_no_statistics(self, name):
+        state, layer = build(name).state_dict(), build(name)
+        missing, unexpected = layer.load_state_dict(state, strict=False)
+        assert unexpected == []
+        with_statistics = dict(layer.named_parameters())
+        assert set(missing) == set(with_statistics) - set(state)
+        assert bool(missing) == (name != "hardtanh")
+
+    @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+    def test_copies_are_independent(self, name, how):
+        source, x = trained(name), data(name)
+        duplicate = copy.deepcopy(source) if how == "deepcopy" else pickle.loads(
+            pickle.dumps(source)
+        )
+        for module in duplicate.modules():
+            for owner in getattr(module, "tracked_module_list", []):
+                assert owner is duplicate
+        expected = in_evaluation(source, x)
+        assert torch.equal(expected, in_evaluation(duplicate, x))
+        duplicate.train()
+        with torch.no_grad():
+            for parameter in duplicate.parameters():
+                parameter.mul_(3.0)
+        duplicate(x * 5)
+        assert torch.equal(expected, in_evaluation(source, x))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+    def test_dtype_reaches_everything(self, name, dtype):
+        layer = build(name, dtype=dtype)
+        tensors = [*layer.named_parameters(), *layer.named_buffers()]
+        wrong = {key: tensor.dtype for key, tensor in tensors if tensor.dtype != dtype}
+        assert tensors and not wrong
+        x = data(name, dtype=dtype).requires_grad_()
+        output = layer(x)
+        assert output.dtype == dtype
+        output.sum().backward()
+        assert x.grad.dtype == dtype
+        assert layer.eval()(x).dtype == dtype
+
+    def test_conversion_reaches_everything(self, name):
+        layer = trained(name).double()
+        tensors = [*layer.named_parameters(), *layer.named_buffers()]
+        assert all(tensor.dtype == torch.float64 for _, tensor in tensors)
+        assert layer(data(name).double()).dtype == torch.float64
+
+    def test_meta_device_reaches_everything(self, name):
+        layer = build(name, device="meta")
+        with torch.device("meta"):
+            inside = build(name)
+        for module in (layer, inside):
+            tensors = [*module.named_parameters(), *module.named_buffers()]
+            assert tensors and all(tensor.is_meta for _, tensor in tensors)
+            assert module(data(name, device="meta")).is_meta
+
+    def test_leaving_the_meta_device_starts_anew(self, name):
+        layer = build(name, device="meta").to_empty(device="cpu")
+        if name in WEIGHTED:
+            layer.reset_parameters()
+        elif name == "hardtanh":
+            return  # its learned scale is a start value, which only a checkpoint can restore
+        x = data(name)
+        output = layer(x)
+        assert bool(output.isfinite().all())
+        assert bool(layer.eval()(x).isfinite().all())
+
+    def test_module_protocol(self, name):
+        layer, twin = build(name), LAYERS[name].twin(*LAYERS[name].arguments)
+        if name in WEIGHTED:
+            assert layer.extra_repr() == twin.extra_repr()
+        calls = []
+        layer.register_forward_pre_hook(lambda *_: calls.append("before"))
+        layer.register_forward_hook(lambda *_: calls.append("after"))
+        layer.register_full_backward_hook(lambda *_: calls.append("backward"))
+        layer(data(name).requires_grad_()).sum().backward()
+        assert calls == ["before", "after", "backward"]
+
+    def test_inference_mode(self, name):
+        layer, x = trained(name).eval(), data(name)
+        expected = layer(x)
+        with torch.inference_mode():
+            assert torch.equal(layer(x), expected)
+        layer.train()
+        with torch.inference_mode():
+            layer(x)
+
+    def test_no_grad_keeps_values(self, name):
+        layer, x = trained(name).eval(), data(name)
+        with torch.no_grad():
+            output = layer(x)
+        assert not output.requires_grad
+        assert torch.equal(output, layer(x))
+
+    def test_autocast(self, name):
+        layer, x = build(name), data(name)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = layer(x)
+        output.float().sum().backward()
+        for parameter in layer.parameters():
+            assert parameter.grad is None or parameter.grad.dtype == torch.float32
+            assert parameter.grad is None or bool(parameter.grad.isfinite().all())
+        assert bool(output.isfinite().all())
+
+    def test_evaluation_is_deterministic_and_frozen(self, name):
+        layer = trained(name).eval()
+        state = {key: value.clone() for key, value in layer.state_dict().items()}
+        first = layer(data(name))
+        layer(data(name, seed=5) * 100)
+        assert torch.equal(first, layer(data(name)))
+        assert all(torch.equal(state[key], value) for key, value in layer.state_dict().items())
+
+    def test_every_parameter_gets_a_gradient(self, name):
+        layer = build(name)
+        layer(data(name)).square().sum().backward()
+        missing = [key for key, p in layer.named_parameters() if p.grad is None]
+        assert missing == []
+
+    def test_disable_every_quantizer(self, name):
+        layer = trained(name)
+        proxies = [m for m in layer.modules() if hasattr(m, "disable_quant")]
+        before = layer(data(name))
+        for proxy in proxies:
+            proxy.disable_quant = True
+        twin = LAYERS[name].twin(*LAYERS[name].arguments)
+        twin.load_state_dict(layer.state_dict(), strict=False)
+        if name == "hardtanh":
+            # The clamp is the quantizer's own.
+            assert torch.equal(layer(data(name)), data(name))
+        else:
+            assert torch.equal(layer(data(name)), twin(data(name)))
+        for proxy in proxies:
+            proxy.disable_quant = False
+        # Output statistics are averaged over batches; the same batch gives the same values.
+        assert torch.equal(layer(data(name)), before)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+class TestEveryLayerWithAWeight:
+    def test_reset_parameters(self, name):
+        layer = build(name)
+        torch.manual_seed(3)
+        layer.reset_parameters()
+        torch.manual_seed(3)
+        twin = LAYERS[name].twin(*LAYERS[name].arguments)
+        assert torch.equal(layer.weight, twin.weight)
+
+    def test_zero_size_batch(self, name):
+        layer = trained(name).eval()
+        output = layer(data(name)[:0])
+        assert output.shape[0] == 0
+
+    def test_unbatched_input(self, name):
+        layer, x = trained(name).eval(), data(name)
+        # One row gives the same sums as the whole batch up to their order: eps of float32 times
+        # the number of terms, far below half a step; an output may still round the other way.
+        step = float(layer.output_quant.scale().detach())
+        difference = (layer(x[0]) - layer(x)[0]).abs().max()
+        assert float(difference) <= step * 1.0001
+
+    def test_quant_tensor_input(self, name):
+        layer = trained(name).eval()
+        identity = qnn.QuantIdentity(return_quant_tensor=True)
+        identity(data(name))
+        x = identity.eval()(data(name))
+        assert torch.equal(layer(x), layer(x.value))
+
+    def test_return_quant_tensor(self, name):
+        keywords = {
+            "return_quant_tensor": True,
+            "output_quant": None,
+            "input_quant": Int8ActPerTensorFloat,
+        }
+        layer = build(name, **keywords)
+        output = layer(data(name))
+        weight, x = layer.quant_weight(), layer.input_quant(data(name))
+        assert output.is_valid
+        torch.testing.assert_close(output.scale.flatten(), (weight.scale * x.scale).flatten())
+        plain = copy.deepcopy(layer)
+        plain.return_quant_tensor = False
+        assert torch.equal(plain.eval()(data(name)), layer.eval()(data(name)).value)
+
+    def test_weight_is_quantized(self, name):
+        layer = build(name, weight_quant=Int8WeightPerTensorFloat)
+        scale = layer.weight.detach().abs().max() / 127
+        weight = layer.quant_weight()
+        torch.testing.assert_close(weight.scale, scale)
+        # Rounding to the nearest integer is off by at most half a step.
+        assert float((weight.value - layer.weight).abs().max()) <= float(scale) * 0.5001

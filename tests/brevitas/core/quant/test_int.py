@@ -1,0 +1,169 @@
+"""Quantizers that assemble scale, zero point and bit width from parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from brevitas.core.bit_width import BitWidthConst, BitWidthParameter, MsbClampBitWidth
+from brevitas.core.quant import (
+    IntQuant,
+    PrescaledRestrictIntQuant,
+    PrescaledRestrictIntQuantWithInputBitWidth,
+    RescalingIntQuant,
+)
+from brevitas.core.quant import int as int_module
+from brevitas.core.scaling import ConstScaling, IntScaling, ParameterScaling
+from brevitas.core.zero_point import ParameterZeroPoint, ZeroZeroPoint
+
+Change = Callable[[nn.Module], None]
+
+
+def _rescaling(**parts: nn.Module) -> RescalingIntQuant:
+    defaults = {
+        "int_quant": IntQuant(narrow_range=False, signed=True),
+        "scaling_impl": ConstScaling(4.0),
+        "int_scaling_impl": IntScaling(narrow_range=False, signed=True),
+        "zero_point_impl": ZeroZeroPoint(),
+        "bit_width_impl": BitWidthConst(4),
+    }
+    return RescalingIntQuant(**(defaults | parts))
+
+
+def _prescaled() -> PrescaledRestrictIntQuant:
+    return PrescaledRestrictIntQuant(IntQuant(False, True), BitWidthConst(4))
+
+
+@pytest.fixture
+def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grow by one at each call of the fused operation."""
+    calls: list[int] = []
+    original = int_module.fake_quant
+
+    def counted(*arguments: object) -> Tensor:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(int_module, "fake_quant", counted)
+    return calls
+
+
+def test_formula(fused_calls: list[int]) -> None:
+    x = torch.linspace(-6.0, 6.0, 101)
+    value, scale, zero_point, bit_width = _rescaling()(x)
+    assert (scale.item(), zero_point.item(), bit_width.item()) == (0.5, 0.0, 4.0)
+    assert torch.equal(value, (x / 0.5).round().clamp(-8, 7) * 0.5)
+    assert len(fused_calls) == 1
+
+
+def test_unsigned_with_a_zero_point() -> None:
+    x = torch.linspace(-6.0, 6.0, 101)
+    quant = _rescaling(
+        int_quant=IntQuant(narrow_range=False, signed=False),
+        int_scaling_impl=IntScaling(narrow_range=False, signed=False),
+        zero_point_impl=ParameterZeroPoint(2.1, IntQuant(False, False), True),
+    )
+    value, scale, zero_point, _ = quant(x)
+    assert scale.item() == pytest.approx(4.0 / 15) and zero_point.item() == round(2.1 / (4 / 15))
+    integer = (x / scale + zero_point).round().clamp(0, 15)
+    assert torch.equal(value, (integer - zero_point) * scale)
+
+
+def test_gradients_of_scale_and_bit_width_through_both_ways() -> None:
+    x = torch.randn(64) * 3
+    grads = []
+    for change in (lambda part: None, lambda part: part.register_forward_hook(lambda *a: None)):
+        quant = _rescaling(
+            scaling_impl=ParameterScaling(3.0), bit_width_impl=BitWidthParameter(4)
+        )
+        change(quant.int_quant.float_to_int_impl)
+        leaf = x.clone().requires_grad_()
+        quant(leaf)[0].pow(2).sum().backward()
+        grads.append([leaf.grad, *(p.grad for p in quant.parameters())])
+    assert len(grads[0]) == 3 and all(g.abs().sum() > 0 for g in grads[0])
+    for fused, separate in zip(*grads, strict=True):
+        # Sums of 64 products of order 10, in another order of operations.
+        torch.testing.assert_close(fused, separate, rtol=64 * 1.2e-7, atol=64 * 10 * 1.2e-7)
+
+
+def _doubling_hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, arguments, output: output * 2)
+
+
+def _doubling_forward(module: nn.Module) -> None:
+    original = module.forward
+    module.forward = lambda *arguments: original(*arguments) * 2
+
+
+def _shifting_hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, arguments, output: output + 1)
+
+
+def _shifting_forward(module: nn.Module) -> None:
+    original = module.forward
+    module.forward = lambda *arguments: original(*arguments) + 1
+
+
+def _replaced_by_one(module: nn.Module) -> None:
+    module.__class__ = type("One", (type(module),), {"forward": lambda self, *a: torch.ones(())})
+
+
+@pytest.mark.parametrize("change", [_doubling_hook, _doubling_forward])
+@pytest.mark.parametrize("path", ["msb_clamp_bit_width_impl", "msb_clamp_bit_width_impl.bit_width"])
+@pytest.mark.parametrize("build", [_rescaling, _prescaled])
+def test_a_changed_bit_width_changes_the_limits(
+    build: Callable[[], nn.Module], path: str, change: Change
+) -> None:
+    quant = build()
+    scale = () if isinstance(quant, RescalingIntQuant) else (torch.tensor(0.5),)
+    change(quant.get_submodule(path))
+    value, scale, _, bit_width = quant(torch.tensor([-1e6, 1e6]), *scale)
+    assert bit_width.item() == 8.0 and torch.equal(value, torch.tensor([-128.0, 127.0]) * scale)
+
+
+@pytest.mark.parametrize("change", [_shifting_hook, _shifting_forward, _replaced_by_one])
+@pytest.mark.parametrize("path", ["zero_point_impl", "zero_point_impl.zero_point", "zero_point"])
+def test_a_changed_zero_point_is_used(path: str, change: Change) -> None:
+    quant = _prescaled() if path == "zero_point" else _rescaling()
+    scale = () if isinstance(quant, RescalingIntQuant) else (torch.tensor(0.5),)
+    change(quant.get_submodule(path))
+    value, scale, zero_point, _ = quant(torch.tensor([-1e6, 0.0, 1e6]), *scale)
+    assert zero_point.item() == 1.0
+    assert torch.equal(value, torch.tensor([-9.0, 0.0, 6.0]) * scale)
+
+
+@pytest.mark.parametrize("change", [_doubling_hook, _doubling_forward])
+def test_a_changed_int_quant_is_called(change: Change, fused_calls: list[int]) -> None:
+    for build, arguments in ((_rescaling, ()), (_prescaled, (torch.tensor(0.5),))):
+        quant, x = build(), torch.randn(10)
+        before = quant(x, *arguments)[0]
+        assert fused_calls == [1]
+        change(quant.int_quant)
+        assert torch.equal(quant(x, *arguments)[0], 2 * before) and fused_calls == [1]
+        fused_calls.clear()
+
+
+def test_prescaled() -> None:
+    x, scale = torch.linspace(-6.0, 6.0, 101), torch.tensor(0.3)
+    value, given, zero_point, bit_width = _prescaled()(x, scale)
+    assert given is scale and zero_point.item() == 0.0 and bit_width.item() == 4.0
+    assert torch.equal(value, (x / scale).round().clamp(-8, 7) * scale)
+
+
+def test_prescaled_with_the_bit_width_of_the_accumulator() -> None:
+    removes_two = MsbClampBitWidth(BitWidthConst(2), 2, 32)
+    quant = PrescaledRestrictIntQuantWithInputBitWidth(IntQuant(False, True), removes_two)
+    value, *_, bit_width = quant(torch.tensor([1e6]), torch.tensor(0.5), torch.tensor(10.0))
+    assert bit_width.item() == 8.0 and value.item() == 127 * 0.5
+
+
+def test_state_dict_keys() -> None:
+    assert not _rescaling().state_dict() and not _prescaled().state_dict()
+    learned = _rescaling(scaling_impl=ParameterScaling(3.0), bit_width_impl=BitWidthParameter(4))
+    assert list(learned.state_dict()) == [
+        "scaling_impl.value",
+        "msb_clamp_bit_width_impl.bit_width_offset",
+    ]
