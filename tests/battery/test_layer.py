@@ -314,7 +314,7 @@ class TestEveryLayerWithAWeight:
         # One row gives the same sums as the whole batch up to their order: eps of float32 times
         # the number of terms, far below half a step; an output may still round the other way.
         step = float(layer.output_quant.scale().detach())
-        difference = (layer(x[0]) - layer(x)[0]).abs().max()
+        difference = (layer(x[0]) - layer(x)[0]).detach().abs().max()
         assert float(difference) <= step * 1.0001
 
     def test_quant_tensor_input(self, name):
@@ -345,4 +345,4 @@ class TestEveryLayerWithAWeight:
         weight = layer.quant_weight()
         torch.testing.assert_close(weight.scale, scale)
         # Rounding to the nearest integer is off by at most half a step.
-        assert float((weight.value - layer.weight).abs().max()) <= float(scale) * 0.5001
+        assert float((weight.value - layer.weight).detach().abs().max()) <= float(scale) * 0.5001

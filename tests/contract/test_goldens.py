@@ -1,9 +1,9 @@
-"""Recorded outputs, fields and gradients of seeded layers over three training steps and one evaluation.
+"""Recorded outputs, fields and gradients of seeded layers: three training steps, one evaluation.
 
 The records of what is built belong to the repository (`data/layer_records.npz`: all arrays of all
-cases one after the other, and their names and shapes); those of later parts are replayed, too, where
-the whole record is at hand (see `contract_data`). Quantized values are compared like all others: a value one step off is a difference of a
-whole scale, far above the tolerance.
+cases one after the other, and their names and shapes); those of later parts are replayed, too,
+where the whole record is at hand (see `contract_data`). Quantized values are compared like all
+others: a value one step off is a difference of a whole scale, far above the tolerance.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Replay:
         if self.name in FOLDED_BIAS:
             integers = output.int(float_datatype=True) - output.zero_point
             recorded = self.arrays[f"{phase}/out.int"] - self.arrays[f"{phase}/out.zero_point"]
-            # The recorded zero point is a quotient of float32 numbers: half a step tells them apart.
+            # The recorded zero point is a quotient of float32 numbers: half a step is enough.
             assert float((integers.detach() - torch.as_tensor(recorded)).abs().max()) < 0.5
             self.compare(f"{phase}/out.value", output.value)
             self.compare(f"{phase}/out.scale", output.scale)

@@ -17,14 +17,21 @@ class LearnedValueModule(nn.Module):
     A key in ``optional_keys`` that a checkpoint lacks is reported missing, unless
     ``config.IGNORE_MISSING_KEYS`` is set. While ``has_learned_value`` is False the state dict
     leaves the keys out, so that loading it cannot overwrite statistics with a placeholder.
+
+    Parameters in ``written_in_forward`` are set by the module itself during a forward. Sharding
+    keeps them whole on every rank, where the write would else go to a copy that is thrown away.
     """
 
     optional_keys: tuple[str, ...] = ("value",)
+    written_in_forward: tuple[str, ...] = ()
 
     @property
     def has_learned_value(self) -> bool:
         """True once the values in ``optional_keys`` hold something worth saving."""
         return True
+
+    def forget_learned_value(self) -> None:
+        """Called after the optional keys were reset: start learning, or collecting, anew."""
 
     def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
         """Called after a checkpoint that has every optional key was loaded."""

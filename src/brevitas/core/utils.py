@@ -128,6 +128,12 @@ class StatelessBuffer(nn.Module):
                 self.value.copy_(self._initial)
         return self
 
+    def replace(self, other: StatelessBuffer) -> None:
+        """Take over the constant of another buffer of the same shape, in place."""
+        with torch.no_grad():
+            self.value.copy_(other.value)
+        self._initial = other._initial
+
     def forward(self) -> Tensor:
         """Return the constant, detached."""
         return self.value.detach()

@@ -232,6 +232,8 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
     Takes the arguments of ``StatsFromParameterZeroPoint``.
     """
 
+    written_in_forward = ("value",)
+
     def __init__(
         self,
         int_quant: nn.Module,
@@ -276,6 +278,10 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
     def has_learned_value(self) -> bool:
         """False until ``value`` was set from the statistic or loaded."""
         return self.init_done
+
+    def forget_learned_value(self) -> None:
+        """Take the statistic again at the next call."""
+        self.init_done = False
 
     def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
         """Keep the loaded zero point instead of taking the statistic again."""

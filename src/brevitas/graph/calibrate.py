@@ -252,7 +252,9 @@ class bias_correction_mode:
             exact = layer.forward(*args, **kwargs)
         channel = exact.dim() - 1 - len(getattr(layer, "kernel_size", ()))
         others = [dim for dim in range(exact.dim()) if dim != channel]
-        error = (exact - quantized).mean(dim=others)
+        error = exact - quantized
+        if others:  # an empty list would stand for all dimensions
+            error = error.mean(dim=others)
         total, batches = self._errors.get(layer, (torch.zeros_like(error), 0))
         self._errors[layer] = (total + error, batches + 1)
         return exact

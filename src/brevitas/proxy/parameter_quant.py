@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from brevitas import config
 from brevitas.common import QuantLayerConfigurationError
+from brevitas.core._state import LearnedValueModule
+from brevitas.core.utils import StatelessBuffer
 from brevitas.function.ops import max_int
 from brevitas.inject import InjectorMeta
 from brevitas.proxy._tracked import TrackedParameters
@@ -52,54 +54,88 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         tracked = TrackedParameters(self.tracked_module_list, self.parameter_name)
         return super().bound_injector().let(tracked_parameter_list=tracked)
 
-    def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
-        """Build the tensor quantizer anew, or reset it where it exists already.
+    def update_tracked_modules(self) -> None:
+        """A further layer changes what the parts are built from: they are built anew."""
+        self.tensor_quant = None
 
-        Parameters of an existing quantizer are written in place, so that an optimizer that
-        holds them keeps training them.
+    def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
+        """Build the tensor quantizer, or reset its values where it exists already.
+
+        An existing quantizer is reset in place: an optimizer that holds its parameters keeps
+        training them, and parts that were replaced or hooked stay.
 
         Args:
             preserve_state_dict: keep the learned values instead of resetting them.
         """
+        current = self.tensor_quant
+        kept = {name for name, _ in current.named_parameters()} if current is not None else set()
+        self._init_tensor_quant(kept if preserve_state_dict else set())
+
+    def _init_tensor_quant(self, kept: set[str]) -> None:
+        self.drop_cache()
         tracked = self.tracked_parameter_list
         fresh = self.bound_injector().tensor_quant if tracked else None
         if fresh is not None:
-            fresh.to(device=tracked[0].device, dtype=tracked[0].dtype)
+            fresh.to(device=tracked[0].device, dtype=tracked[0].dtype).train(self.training)
         current = self.tensor_quant
-        if current is None or fresh is None or not _same_state(current, fresh):
-            if preserve_state_dict and current is not None and fresh is not None:
-                fresh.load_state_dict(current.state_dict(), strict=False)
+        if current is None or fresh is None or not _is_resettable(current, fresh):
             self.tensor_quant = fresh
-        elif not preserve_state_dict:
-            self.tensor_quant = _reset_in_place(current, fresh)
+        else:
+            _reset_in_place(current, fresh, kept)
 
     def max_uint_value(self, bit_width: Tensor) -> Tensor:
         """Largest magnitude as an unsigned integer, ``2**b - 1`` or less in narrow range."""
         return max_int(False, bool(self.is_narrow_range), bit_width)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         if config.REINIT_ON_STATE_DICT_LOAD:
-            self.init_tensor_quant()
-        super()._load_from_state_dict(*args)
+            start = prefix + "tensor_quant."
+            # What the checkpoint brings is not reset first: it may be this very memory.
+            loaded = {key[len(start) :] for key in state_dict if key.startswith(start)}
+            self._init_tensor_quant(loaded)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _signature(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
+def _is_resettable(current: nn.Module, fresh: nn.Module) -> bool:
+    """True where every part that was not replaced has tensors of the fresh one's shapes."""
+    if type(current) is not type(fresh):
+        return False
+    parts = dict(current.named_modules())
+    return all(
+        _shapes(part) == _shapes(parts[name])
+        for name, part in fresh.named_modules()
+        if type(parts.get(name)) is type(part)
+    )
 
 
-def _same_state(current: nn.Module, fresh: nn.Module) -> bool:
-    return type(current) is type(fresh) and _signature(current) == _signature(fresh)
+def _shapes(part: nn.Module) -> dict[str, torch.Size]:
+    own = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+    return {name: tensor.shape for name, tensor in own}
 
 
-def _reset_in_place(current: nn.Module, fresh: nn.Module) -> nn.Module:
-    """Put the parameter objects of ``current``, with fresh values, into ``fresh``."""
-    owners = dict(fresh.named_modules())
-    for name, parameter in list(current.named_parameters()):
-        prefix, _, attribute = name.rpartition(".")
-        with torch.no_grad():
-            parameter.data.copy_(getattr(owners[prefix], attribute))
-        setattr(owners[prefix], attribute, parameter)
-    return fresh.train(current.training)
+@torch.no_grad()
+def _reset_in_place(current: nn.Module, fresh: nn.Module, kept: set[str]) -> None:
+    """Give ``current`` the values of ``fresh``, but for replaced parts and parameters ``kept``."""
+    parts = dict(fresh.named_modules())
+    for name, part in current.named_modules():
+        source = parts.get(name)
+        if type(source) is not type(part):
+            continue
+        own = {f"{name}.{key}".lstrip("."): p for key, p in part.named_parameters(recurse=False)}
+        new = {f"{name}.{key}".lstrip("."): p for key, p in source.named_parameters(recurse=False)}
+        for key, parameter in own.items():
+            if key not in kept:
+                parameter.data.copy_(new[key])
+        if isinstance(part, LearnedValueModule) and not kept.intersection(own):
+            part.forget_learned_value()
+        if isinstance(part, StatelessBuffer):
+            part.replace(source)
+
+
+def _is_unusable(cached: _CachedIO) -> bool:
+    """True for what was kept inside of inference mode and is wanted outside of it."""
+    value = cached.scale if cached.metadata_only else cached.quant_tensor.value
+    return value.is_inference() and not torch.is_inference_mode_enabled()
 
 
 class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
@@ -138,13 +174,11 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     @cache_inference_quant_weight.setter
     def cache_inference_quant_weight(self, enabled: bool) -> None:
         self._cache_inference_quant_weight = enabled
-        self._cached_weight = None
+        self.drop_cache()
 
-    def train(self, mode: bool = True) -> WeightQuantProxyFromInjectorBase:
-        """Switch between training and evaluation; training drops a kept weight."""
-        if mode:
-            self._cached_weight = None
-        return super().train(mode)
+    def drop_cache(self) -> None:
+        """Forget the weight kept from an earlier evaluation."""
+        self._cached_weight = None
 
     def retrieve_attribute(self, attribute: str) -> Any:
         """Read a field of the quantized weight; None where nothing is quantized."""
@@ -166,6 +200,8 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         if not self.is_quant_enabled:
             return x
         cached = self._cached_weight
+        if cached is not None and _is_unusable(cached):
+            cached = self._cached_weight = None
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
@@ -232,15 +268,21 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """True where the bias takes the scale of the accumulator."""
         return self._declares_input_scale and self.is_quant_enabled
 
-    def train(self, mode: bool = True) -> BiasQuantProxyFromInjectorBase:
-        """Switch between training and evaluation; training drops a kept bias."""
-        if mode:
-            self._cached_bias = None
-        return super().train(mode)
+    def drop_cache(self) -> None:
+        """Forget the bias kept from an earlier evaluation."""
+        self._cached_bias = None
+
+    def _kept_bias(self) -> _CachedIO | None:
+        """What was kept, unless keeping was switched off meanwhile."""
+        kept = self._cached_bias
+        if kept is not None and (not self.cache_inference_quant_bias or _is_unusable(kept)):
+            self.drop_cache()
+        return self._cached_bias
 
     def get_cached(self, attr: str) -> Any:
         """Read a field of the bias kept from the last evaluation; None where nothing is kept."""
-        return None if self._cached_bias is None else getattr(self._cached_bias, attr)
+        kept = self._kept_bias()
+        return None if kept is None else getattr(kept, attr)
 
 
 class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
@@ -261,7 +303,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
     def _retrieve(self, attribute: str, **default: Any) -> Any:
         if not self.is_quant_enabled:
             return None
-        if self._cached_bias is not None:
+        if self._kept_bias() is not None:
             return self.get_cached(attribute)
         if self.requires_input_scale and default:
             return default["unknown"]
@@ -290,7 +332,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         """
         if not self.is_quant_enabled:
             return x
-        cached = self._cached_bias
+        cached = self._kept_bias()
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant

@@ -147,6 +147,15 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         """Return ``x`` in the shape in which it is quantized."""
         return x
 
+    def drop_cache(self) -> None:
+        """Forget what was kept of earlier evaluations; where nothing is kept, do nothing."""
+
+    def train(self, mode: bool = True) -> QuantProxyFromInjector:
+        """Switch between training and evaluation; training drops what was kept."""
+        if mode:
+            self.drop_cache()
+        return super().train(mode)
+
     def _sentinel(self) -> Tensor:
         """A zero on the device of the quantizer, to evaluate scales that depend on no input."""
         for tensor in (*self.parameters(), *self.buffers()):
@@ -163,6 +172,7 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        self.drop_cache()
         if self.update_state_dict_impl is not None:
             self.update_state_dict_impl(prefix, state_dict)
         super()._load_from_state_dict(

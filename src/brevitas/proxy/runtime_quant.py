@@ -65,11 +65,9 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
         self.cache_inference_quant_act = False
         self.cache_quant_io_metadata_only = True
 
-    def train(self, mode: bool = True) -> ActQuantProxyFromInjectorBase:
-        """Switch between training and evaluation; training drops a kept activation."""
-        if mode:
-            self._cached_act = None
-        return super().train(mode)
+    def drop_cache(self) -> None:
+        """Forget the activation kept from an earlier evaluation."""
+        self._cached_act = None
 
     @property
     def is_quant_enabled(self) -> bool:
@@ -94,6 +92,7 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
 
     def init_tensor_quant(self) -> None:
         """Build activation function and quantizer from the declaration."""
+        self.drop_cache()
         injector = self.bound_injector()
         self.is_passthrough_act = "passthrough_act" not in injector or injector.passthrough_act
         tensor_quant = injector.tensor_quant
@@ -103,25 +102,26 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
             return
         self.fused_activation_quant_proxy = FusedActivationQuantProxy(
             act_impl or nn.Identity(), tensor_quant or _TensorQuantDisabledIdentity()
-        )
+        ).train(self.training)
         if "update_state_dict_impl" in injector and tensor_quant is not None:
             self.update_state_dict_impl = injector.update_state_dict_impl
 
     def internal_forward(self, force_eval: bool) -> Any:
         """Quantize a zero, to read the scale of a quantizer that does not depend on its input."""
-        was_training = self.training
+        was_training, kept = self.training, self._cached_act
         if force_eval:
             self.eval()
         try:
             return self(self._sentinel())
         finally:
             self.train(was_training)
+            self._cached_act = kept
 
     def retrieve_attribute(self, attribute: str, force_eval: bool) -> Any:
         """Read a field of the quantized activation; None where nothing is quantized."""
         if not self.is_quant_enabled:
             return None
-        if self._cached_act is not None:
+        if self._cached_act is not None and self.cache_inference_quant_act:
             return getattr(self._cached_act, attribute)
         return getattr(self.internal_forward(force_eval), attribute)
 

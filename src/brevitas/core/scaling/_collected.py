@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
 
-__all__ = ["CollectedParameter"]
+__all__ = ["CollectedParameter", "in_backward"]
 
 _PROGRESS = "brevitas_collection"
 _handles = count()
@@ -26,7 +26,7 @@ _modules_by_handle: weakref.WeakValueDictionary[int, CollectedParameter] = (
 )
 
 
-def _in_backward() -> bool:
+def in_backward() -> bool:
     """True inside a running backward pass: a forward there is a checkpoint's recomputation."""
     return torch._C._current_graph_task_id() != -1
 
@@ -35,7 +35,9 @@ class CollectedParameter(LearnedValueModule):
     """Base of scales and zero points that are initialised from running statistics.
 
     For ``collect_stats_steps`` training forwards the statistic of the batch is used and averaged
-    into ``buffer``; then ``value`` is set from the average and learned by gradient.
+    into ``buffer``; then ``value`` is set from the average and learned by gradient. Where a
+    default process group exists, the averages of all ranks are averaged at that step, which
+    every rank has to reach.
 
     A forward inside a backward pass (recomputation of a checkpoint) neither advances nor ends
     the phase: it repeats the phase of the last ordinary forward.
@@ -52,6 +54,7 @@ class CollectedParameter(LearnedValueModule):
         ValueError: for a number of steps that is no int >= 0, or a momentum outside [0, 1].
     """
 
+    written_in_forward = ("value",)
     buffer: Tensor
 
     def __init__(
@@ -77,7 +80,8 @@ class CollectedParameter(LearnedValueModule):
         self.has_statistics = False
         self._collected_last = self.collecting
         self.value = nn.Parameter(torch.full(shape, self.initial_value, dtype=dtype, device=device))
-        self.register_buffer("buffer", self.value.detach().clone(), persistent=False)
+        # No registered buffer: DDP would overwrite the average of every rank with rank 0's.
+        self.buffer = self.value.detach().clone()
         self._issue_handle()
 
     def _issue_handle(self) -> None:
@@ -90,6 +94,7 @@ class CollectedParameter(LearnedValueModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CollectedParameter:
         super()._apply(fn, recurse)
+        self.buffer = fn(self.buffer)
         if not self.has_learned_value and not self.value.is_meta:
             # Leaving the meta device, or `to_empty`, has left the memory uninitialised.
             with torch.no_grad():
@@ -105,7 +110,7 @@ class CollectedParameter(LearnedValueModule):
         """True when this forward belongs to the collection phase."""
         if torch.compiler.is_compiling():
             return self.collecting
-        if _in_backward():
+        if in_backward():
             return self._collected_last
         self._collected_last = self.collecting
         return self.collecting
@@ -130,9 +135,10 @@ class CollectedParameter(LearnedValueModule):
         if torch.compiler.is_compiling():
             observed = statistic.detach().to(self.buffer.dtype)
             torch.ops.brevitas.observe_statistic(self.buffer, observed, self._handle)
-        elif not _in_backward():
+        elif not in_backward():
             self.advance(self.buffer, statistic.detach())
-        return statistic + self.value * 0.0
+        # A sum over nothing: zero with gradient zero, whatever memory ``to_empty`` left in value.
+        return statistic + self.value.expand(0, *self.value.shape).sum(0)
 
     @torch.no_grad()
     def advance(self, buffer: Tensor, statistic: Tensor) -> None:
@@ -200,7 +206,7 @@ _library.define(
 def _observe_statistic(buffer: Tensor, statistic: Tensor, handle: int) -> None:
     """Host side of one compiled collection step; a recomputation leaves the phase alone."""
     module = _modules_by_handle.get(handle)
-    if module is not None and not _in_backward():
+    if module is not None and not in_backward():
         module.advance(buffer, statistic)
 
 

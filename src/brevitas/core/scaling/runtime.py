@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
 from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.scaling._collected import in_backward
 from brevitas.core.scaling._restriction import ScaleRestriction
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, _Stats
 
@@ -183,8 +184,10 @@ class StatsFromParameterScaling(nn.Module):
         return self.restriction.from_statistic(self.parameter_list_stats(x), threshold)
 
 
-class RuntimeStats(nn.Module):
+class RuntimeStats(LearnedValueModule):
     """Statistic of the batch in training, its moving average in evaluation.
+
+    A forward inside a backward pass (recomputation of a checkpoint) does not average again.
 
     Args:
         stats_impl: statistic of the view of the input.
@@ -195,6 +198,7 @@ class RuntimeStats(nn.Module):
         device: device of the moving average.
     """
 
+    optional_keys = ("running_stats",)
     running_stats: Tensor
     counter: Tensor
 
@@ -229,13 +233,17 @@ class RuntimeStats(nn.Module):
         if not self.training:
             return self.running_stats
         statistic = self.stats(self.stats_input_view_shape_impl(x))
-        with torch.no_grad():
-            self.counter.add_(1)
-            first = self.counter.eq(1)
-            weight = 1.0 / self.counter if self.momentum is None else self.momentum
-            average = self.running_stats + (statistic - self.running_stats) * weight
-            self.running_stats.copy_(torch.where(first, statistic, average))
+        if torch.compiler.is_compiling() or not in_backward():
+            self._observe(statistic)
         return statistic
+
+    @torch.no_grad()
+    def _observe(self, statistic: Tensor) -> None:
+        self.counter.add_(1)
+        first = self.counter.eq(1)
+        weight = 1.0 / self.counter if self.momentum is None else self.momentum
+        average = self.running_stats + (statistic - self.running_stats) * weight
+        self.running_stats.copy_(torch.where(first, statistic, average))
 
 
 class RuntimeStatsScaling(nn.Module):

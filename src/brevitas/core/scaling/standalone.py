@@ -134,7 +134,7 @@ class ParameterScaling(LearnedValueModule):
 
 def _check_broadcast(init: Tensor, shape: tuple[int, ...]) -> None:
     try:
-        torch.broadcast_shapes(init.shape, shape)
+        init.expand(shape)
     except RuntimeError as error:
         raise ValueError(
             f"scaling_init of shape {tuple(init.shape)}: expected a number or a tensor "
@@ -249,6 +249,8 @@ class ParameterFromStatsFromParameterScaling(LearnedValueModule):
         4.0
     """
 
+    written_in_forward = ("value",)
+
     def __init__(
         self,
         scaling_stats_impl: nn.Module,
@@ -303,6 +305,10 @@ class ParameterFromStatsFromParameterScaling(LearnedValueModule):
     def has_learned_value(self) -> bool:
         """False until ``value`` was set from the statistic or loaded."""
         return self.init_done
+
+    def forget_learned_value(self) -> None:
+        """Take the statistic again at the next call."""
+        self.init_done = False
 
     def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
         """Keep the loaded scale instead of taking the statistic again."""

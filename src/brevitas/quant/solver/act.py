@@ -74,13 +74,16 @@ class ConstScalingInit:
         return self.scaling_const
 
 
+#: What a scale starts from: by default the user's range, or else the batch.
 _SCALING_INIT: dict[ScalingImplType, Any] = {
-    ScalingImplType.CONST: ConstScalingInit,
+    ScalingImplType.CONST: MinMaxScalingInit,
     ScalingImplType.PARAMETER: MinMaxScalingInit,
     ScalingImplType.STATS: None,
     ScalingImplType.AFFINE_STATS: None,
     ScalingImplType.PARAMETER_FROM_STATS: None,
 }
+#: The same where ``scaling_const`` is declared.
+_SCALING_CONST = {**_SCALING_INIT, ScalingImplType.CONST: ConstScalingInit}
 
 
 class SolveActScaling(ExtendedInjector):
@@ -94,8 +97,10 @@ class SolveActScaling(ExtendedInjector):
         return choose(_SCALING, scaling_impl_type, "scaling_impl_type")
 
     @value
-    def scaling_init_impl(scaling_impl_type: Any = None) -> Any:
-        return choose(_SCALING_INIT, scaling_impl_type, "scaling_impl_type")
+    def scaling_init_impl(scaling_impl_type: Any = None, scaling_const: Any = None) -> Any:
+        if scaling_const is None:
+            return choose(_SCALING_INIT, scaling_impl_type, "scaling_impl_type")
+        return choose(_SCALING_CONST, scaling_impl_type, "scaling_impl_type")
 
     @value
     def scaling_init(scaling_init_impl: Any = None) -> Any:

@@ -1,0 +1,1 @@
+"""Export to standard ONNX operators that compute on integers. Layer: export (L8)."""

@@ -1,0 +1,87 @@
+"""Export to QLinearConv and QLinearMatMul, a graph that computes on integers.
+
+Layer: export (L8).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from torch import nn
+
+from brevitas._compat import require
+from brevitas.export.common.spec import ExportError
+from brevitas.export.onnx._write import LARGEST_MESSAGE, write_model
+from brevitas.export.onnx.standard.function import AXIS_OPSET
+from brevitas.export.onnx.standard.manager import StdONNXBaseManager
+from brevitas.export.onnx.standard.qcdq.handler import QCDQBiasHandler, QCDQTruncHandler
+from brevitas.export.onnx.standard.qoperator.fusion import fuse
+from brevitas.export.onnx.standard.qoperator.handler import QOpActHandler, QOpWeightHandler
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
+
+__all__ = ["StdQOpONNXManager"]
+
+
+class StdQOpONNXManager(StdONNXBaseManager):
+    """Exports to the integer operators of standard ONNX.
+
+    The model is traced as for ``export_onnx_qcdq``; then each convolution and linear layer
+    becomes one operator together with the quantizers around it:
+
+    - ``QuantConv1d/2d/3d``: ``QLinearConv``.
+    - ``QuantLinear`` without a bias, and products of two quantized activations:
+      ``QLinearMatMul``. With a bias: ``QLinearConv`` over single positions, since
+      ``QLinearMatMul`` has no bias and rounding before adding one would round twice.
+    - ReLU and other clamps in front of an output quantizer: limits of its integers.
+    - Max pooling, padding, reshaping and concatenation on one scale: on integers.
+    - All else, such as residual additions and average pooling: between ``DequantizeLinear`` and
+      ``QuantizeLinear``.
+
+    A layer needs a quantized weight, input and output. The output's quantizer may be its own
+    ``output_quant`` or that of a ``QuantReLU`` or ``QuantIdentity`` behind it. Weights of less
+    than 8 bits are stored as 8-bit integers and biases as 32-bit ones, in steps of ``input scale *
+    weight scale``; activations of less than 8 bits are followed by a ``Clip``. Where an input is
+    signed and an output is not, the output's integers move by 128 to the type of the input's:
+    ONNX Runtime has the operators for equal types only.
+
+    A runtime multiplies an exact integer sum by ``input scale * weight scale / output scale`` and
+    rounds half to even. The model adds rounded products instead, so an output on the edge between
+    two integers can go to the other one: results differ by at most one step per layer.
+    """
+
+    target_name = "ONNX QOp"
+    handlers = [QOpWeightHandler, QCDQBiasHandler, QOpActHandler, QCDQTruncHandler]
+
+    @classmethod
+    def export_onnx(
+        cls,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        export_path: str | os.PathLike[str] | None,
+        disable_warnings: bool,
+        options: dict[str, Any],
+    ) -> Any:
+        """Trace, fuse, check and write; ``options`` as the keyword arguments of ``export``."""
+        opset = options.get("opset_version") or cls.default_opset
+        if opset < AXIS_OPSET:
+            raise ExportError(f"opset_version={opset}: integer operators need {AXIS_OPSET}.")
+        _check_weights(module)
+        traced = super().export_onnx(module, args, None, disable_warnings, options)
+        model = fuse(traced, type(module).__name__)
+        if model.ByteSize() < LARGEST_MESSAGE:
+            require("onnx", "export").checker.check_model(model)
+        if export_path is not None:
+            write_model(model, export_path)
+        return model
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Raise where a quantized layer has a weight in floating point."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantWeightBiasInputOutputLayer):
+            if not module.weight_quant.is_quant_enabled:
+                raise ExportError(
+                    "weight_quant=None: an integer operator needs a quantized weight, such as "
+                    f"weight_quant=Int8WeightPerTensorFloat. Layer: {name or type(module).__name__}"
+                )

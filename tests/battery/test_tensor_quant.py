@@ -1,0 +1,389 @@
+"""What holds for every predefined integer quantizer: declarations, both ways of running, parts.
+
+A quantizer joins by being listed in `__all__` of its module.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+import brevitas.nn as qnn
+from brevitas.core.function_wrapper import RoundSte
+from brevitas.inject import DependencyError
+from brevitas.inject.enum import BitWidthImplType
+from brevitas.ops.autograd_ste_ops import ceil_ste_impl
+from brevitas.quant import shifted_scaled_int
+from tensor_quants import EXTRA, ROWS, Row, bias_scale, run
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+every_quantizer = pytest.mark.parametrize("row", [r for r in ROWS if r.phase != "learned"], ids=str)
+Change = Callable[[nn.Module], Any]
+
+
+def keep(module: nn.Module) -> Any:
+    """Change nothing."""
+
+
+def module_by_module(tensor_quant: nn.Module) -> Any:
+    """Force the parts to run one by one, by a hook that does nothing."""
+    return tensor_quant.int_quant.float_to_int_impl.register_forward_hook(lambda *arguments: None)
+
+
+# Declarations ------------------------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    """Spell a declared value as the contract does."""
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, type):
+        return f"class:{value.__module__}.{value.__qualname__}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+@every_quantizer
+def test_declares_what_the_contract_lists(row: Row, contract_path: Callable[[str], Path]) -> None:
+    listed = json.loads(contract_path("quantizer_declarations.json").read_text())
+    contract = listed[f"{row.module}.{row.name}"]
+    values = {name: encode(getattr(row.quantizer, name)) for name in contract["values"]}
+    assert values == contract["values"]
+    # A part is a class, looked up without building it.
+    declared = {name: row.quantizer.__declarations__[name].part for name in contract["parts"]}
+    names = {name: path.rpartition(".")[2] for name, path in contract["parts"].items()}
+    assert {name: part.__name__ for name, part in declared.items()} == names
+
+
+def test_every_row_is_listed_in_the_contract(
+    contract_path: Callable[[str], Path],
+) -> None:
+    listed = json.loads(contract_path("quantizer_declarations.json").read_text())
+    assert {f"{row.module}.{row.name}" for row in ROWS} <= set(listed)
+
+
+# Two ways of running -----------------------------------------------------------------------------
+
+
+def _gradients(row: Row, change: Change, dtype: torch.dtype, **declared: Any) -> dict[str, Tensor]:
+    """Outputs and gradients of one step, by name."""
+    tensor_quant = row.build(dtype, **declared)
+    change(tensor_quant)
+    x = row.data(dtype).requires_grad_()
+    scale = bias_scale(dtype).requires_grad_() if row.is_bias else None
+    outputs = run(tensor_quant, x, scale)
+    weight = torch.linspace(-1.0, 2.0, x.numel(), dtype=dtype).reshape(x.shape)
+    (outputs[0] * weight).sum().backward()
+    leaves = {"x": x, "given scale": scale, **dict(tensor_quant.named_parameters())}
+    grads = {f"grad {name}": p.grad for name, p in leaves.items() if p is not None}
+    fields = dict(zip(("value", "scale", "zero_point", "bit_width"), outputs, strict=True))
+    return {**fields, **{n: g for n, g in grads.items() if g is not None}}
+
+
+@every_row
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", [BitWidthImplType.CONST, BitWidthImplType.PARAMETER])
+def test_both_ways_agree(
+    row: Row, dtype: torch.dtype, bits: BitWidthImplType, fused_calls: list[str]
+) -> None:
+    fused = _gradients(row, keep, dtype, bit_width_impl_type=bits)
+    assert fused_calls and not fused_calls.clear()
+    # A quantizer that collects runs its warm-up step fused, before the hook is set.
+    separate = _gradients(row, module_by_module, dtype, bit_width_impl_type=bits)
+    assert len(fused_calls) == (row.phase == "learned")
+    assert fused.keys() == separate.keys()
+    for name, tensor in fused.items():
+        assert tensor.dtype is separate[name].dtype and tensor.shape == separate[name].shape
+        if not name.startswith("grad"):
+            assert torch.equal(tensor, separate[name]), name
+            continue
+        # Sums of the elements' terms, in another order; integers are as large as 2 ** 7.
+        # The exponent of a power of two and a learned bit width multiply by ln 2 * 2 ** b.
+        unit = torch.finfo(fused["grad x"].dtype).eps * fused["grad x"].numel()
+        largest = max(1.0, separate[name].abs().max().item())
+        torch.testing.assert_close(tensor, separate[name], rtol=unit, atol=unit * largest * 2**7)
+
+
+@every_row
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_both_ways_agree_within_one_step_in_half_precision(row: Row, dtype: torch.dtype) -> None:
+    fused = _gradients(row, keep, dtype)
+    separate = _gradients(row, module_by_module, dtype)
+    assert fused["value"].dtype is separate["value"].dtype is dtype
+    step = separate["scale"].float()
+    # The last rounding of the value is within half a unit of its last place.
+    last_place = separate["value"].abs().float() * torch.finfo(dtype).eps
+    distance = (fused["value"].float() - separate["value"].float()).abs()
+    assert (distance <= step + last_place).all()
+    assert torch.equal(fused["scale"], separate["scale"])
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+class CeilingRound(RoundSte):
+    """A part that is ours by inheritance only, with a rule of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ceil_ste_impl(x)
+
+
+def _ceiling_forward(module: nn.Module) -> None:
+    rounding = module.int_quant.float_to_int_impl
+    rounding.forward = CeilingRound().forward
+
+
+def _ceiling_hook(module: nn.Module) -> None:
+    def ceil(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return ceil_ste_impl(arguments[0])
+
+    module.int_quant.float_to_int_impl.register_forward_hook(ceil)
+
+
+def _ceiling_part(module: nn.Module) -> None:
+    module.int_quant.float_to_int_impl = CeilingRound()
+
+
+def _ceiling_class(module: nn.Module) -> None:
+    module.int_quant.float_to_int_impl.__class__ = CeilingRound
+
+
+CEILINGS = [_ceiling_forward, _ceiling_hook, _ceiling_part, _ceiling_class]
+
+
+def expected_ceiling(tensor_quant: nn.Module, x: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+    _, scale, zero_point, bit_width = outputs
+    int_quant = tensor_quant.int_quant
+    lower, upper = int_quant.min_int(bit_width), int_quant.max_int(bit_width)
+    return ((x / scale + zero_point).ceil().clamp(lower, upper) - zero_point) * scale
+
+
+@every_row
+@pytest.mark.parametrize("change", CEILINGS)
+def test_a_changed_rounding_takes_effect_at_once(row: Row, change: Change) -> None:
+    tensor_quant, x = row.build().eval(), row.data()
+    before = run(tensor_quant, x)[0]
+    change(tensor_quant)
+    outputs = run(tensor_quant, x)
+    assert torch.equal(outputs[0], expected_ceiling(tensor_quant, x, outputs))
+    assert not torch.equal(outputs[0], before)
+
+
+@every_row
+def test_a_part_shared_by_two_quantizers(row: Row) -> None:
+    first, second, x = row.build().eval(), row.build().eval(), row.data()
+    second.int_quant.float_to_int_impl = first.int_quant.float_to_int_impl
+    assert torch.equal(run(first, x)[0], run(second, x)[0])
+    _ceiling_hook(first)
+    outputs = run(second, x)
+    assert torch.equal(outputs[0], expected_ceiling(second, x, outputs))
+
+
+def _called(row: Row, change: Change, names: list[str]) -> list[str]:
+    """Which of the parts are called in one step of a changed quantizer."""
+    tensor_quant, called = row.build(), []
+    change(tensor_quant)
+    for name in names:
+        part = tensor_quant.get_submodule(name)
+        part.register_forward_pre_hook(lambda *arguments, name=name: called.append(name))
+    run(tensor_quant, row.data())
+    return called
+
+
+@every_row
+def test_a_hook_on_any_part_is_called(row: Row) -> None:
+    names = [name for name, _ in row.build().named_modules() if name]
+    called_one_by_one = set(_called(row, module_by_module, names))
+    assert {"int_quant", "int_quant.tensor_clamp_impl"} < called_one_by_one
+    for name in called_one_by_one:
+        assert name in _called(row, keep, [name])
+
+
+class Doubled(nn.Module):
+    """A parametrization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+@every_row
+@pytest.mark.parametrize("dtype", [torch.float32])
+def test_parametrized_parameters_are_used(row: Row, dtype: torch.dtype) -> None:
+    tensor_quant, x = row.build(bit_width_impl_type=BitWidthImplType.PARAMETER).eval(), row.data()
+    part = tensor_quant.msb_clamp_bit_width_impl
+    bits = run(tensor_quant, x)[3].item()
+    parametrize.register_parametrization(part, "bit_width_offset", Doubled())
+    outputs = run(tensor_quant, x)
+    assert outputs[3].item() > bits
+    int_quant = tensor_quant.int_quant
+    lower, upper = int_quant.min_int(outputs[3]), int_quant.max_int(outputs[3])
+    integer = (x / outputs[1] + outputs[2]).round().clamp(lower, upper)
+    assert torch.equal(outputs[0], (integer - outputs[2]) * outputs[1])
+
+
+@every_row
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("change", [keep, _ceiling_part])
+def test_copies_run_as_their_original(
+    row: Row, copied: Change, change: Change, fused_calls: list[str]
+) -> None:
+    tensor_quant, x = row.build(), row.data()
+    change(tensor_quant)
+    other = copied(tensor_quant)
+    fused_calls.clear()
+    for _ in range(2):
+        expected, actual = run(tensor_quant, x), run(other, x)
+        assert all(torch.equal(*pair) for pair in zip(expected, actual, strict=True))
+    assert len(fused_calls) == (4 if change is keep else 0)
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+@every_row
+@pytest.mark.parametrize("change", [keep, module_by_module])
+def test_values_are_on_the_grid_and_stay_there(row: Row, change: Change) -> None:
+    tensor_quant, x = row.build(), row.data() * 3
+    change(tensor_quant)
+    value, scale, zero_point, bit_width = run(tensor_quant, x)
+    int_quant = tensor_quant.int_quant
+    integer = (value / scale + zero_point).round()
+    assert integer.min() >= int_quant.min_int(bit_width)
+    assert integer.max() <= int_quant.max_int(bit_width)
+    assert torch.equal((integer - zero_point) * scale, value)
+    assert torch.equal(int_quant(scale, zero_point, bit_width, value), value)
+
+
+@every_row
+def test_scale_is_positive_and_bits_are_as_declared(row: Row) -> None:
+    _, scale, zero_point, bit_width = run(row.build(), row.data())
+    assert (scale > 0).all() and torch.equal(zero_point, zero_point.round())
+    assert bit_width.item() == row.quantizer.let(**EXTRA.get(row.name, {})).bit_width
+    if "FixedPoint" in row.name and row.phase != "collecting":
+        assert torch.equal(scale.log2(), scale.log2().round())
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@every_row
+@pytest.mark.parametrize("change", [keep, module_by_module])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_not_a_number_stays_and_infinities_clamp(
+    row: Row, change: Change, dtype: torch.dtype
+) -> None:
+    tensor_quant = row.build(dtype)
+    change(tensor_quant)
+    _, scale, zero_point, bit_width = run(tensor_quant, row.data(dtype))
+    int_quant, scale = tensor_quant.int_quant, scale.flatten()[0]
+    zero_point = zero_point.flatten()[0]
+    y = int_quant(scale, zero_point, bit_width, torch.tensor([NAN, INF, -INF], dtype=dtype))
+    limits = torch.stack([int_quant.max_int(bit_width), int_quant.min_int(bit_width)])
+    wide = (limits.to(scale.dtype) - zero_point) * scale
+    assert y[0].isnan() and torch.equal(y[1:], wide.to(dtype))
+
+
+def _corner(row: Row, kind: str) -> Tensor:
+    x = row.data()
+    if kind in ("zero", "constant"):
+        return torch.full_like(x, {"zero": 0.0, "constant": 0.7}[kind])
+    x.view(-1)[0] = {"nan": NAN, "inf": INF, "-inf": -INF}[kind]
+    return x
+
+
+@every_row
+@pytest.mark.parametrize("kind", ["zero", "constant", "nan", "inf", "-inf"])
+def test_corner_inputs_have_one_answer(row: Row, kind: str) -> None:
+    x = _corner(row, kind)
+    results = []
+    for change in (keep, module_by_module):
+        tensor_quant = row.build()
+        change(tensor_quant)
+        results.append(run(tensor_quant, x))
+    for fused, separate in zip(*results, strict=True):
+        torch.testing.assert_close(fused, separate, rtol=0, atol=0, equal_nan=True)
+    value, scale, *_ = results[0]
+    if kind == "zero":
+        assert torch.equal(value, x) and scale.isfinite().all() and (scale > 0).all()
+    elif kind == "constant":
+        clipped = row.phase == "learned" or "scaling_impl_type" not in row.quantizer
+        assert value.isfinite().all() and (clipped or ((value - x).abs() <= scale).all())
+    elif kind == "nan":
+        assert value.view(-1)[0].isnan()
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.is_act], ids=str)
+@pytest.mark.parametrize("change", [keep, module_by_module])
+def test_empty_input_is_defined_or_refused_clearly(row: Row, change: Change) -> None:
+    tensor_quant, empty = row.build(), row.data()[:0]
+    change(tensor_quant)
+    names = {name for name, _ in tensor_quant.named_modules()}
+    if row.phase == "learned" or not names & {"scaling_impl.stats", "scaling_impl.runtime_stats"}:
+        assert run(tensor_quant, empty)[0].shape == empty.shape
+    else:
+        with pytest.raises((ValueError, IndexError), match="at least one element|non-zero size"):
+            run(tensor_quant, empty)
+    assert run(tensor_quant.eval(), empty)[0].shape == empty.shape
+
+
+# State -------------------------------------------------------------------------------------------
+
+
+def expected_keys(row: Row) -> list[str]:
+    """Learned values are saved once they hold something, statistics of parameters never."""
+    if not row.is_act:
+        return []
+    if row.name.endswith(("1d", "2d")):
+        return ["scaling_impl.runtime_stats.running_stats"]
+    if row.phase == "collecting":
+        return []
+    shifted = row.module == shifted_scaled_int.__name__
+    return ["scaling_impl.value", *(["zero_point_impl.value"] if shifted else [])]
+
+
+@every_row
+def test_state_dict_keys(row: Row) -> None:
+    assert list(row.build().state_dict()) == expected_keys(row)
+    if row.phase == "collecting":
+        tensor_quant = row.build()
+        run(tensor_quant, row.data())
+        learned = Row(row.module, row.name, row.quantizer, "learned")
+        assert list(tensor_quant.state_dict()) == expected_keys(learned)
+
+
+@every_row
+def test_state_dict_brings_the_values_back(row: Row) -> None:
+    tensor_quant, other, x = row.build(), row.build(), row.data()
+    run(tensor_quant, x)
+    run(other, 2 * x)
+    other.load_state_dict(tensor_quant.state_dict())
+    tensor_quant.eval(), other.eval()
+    for expected, actual in zip(run(tensor_quant, x), run(other, x), strict=True):
+        assert torch.equal(expected, actual)
+
+
+# Resolution --------------------------------------------------------------------------------------
+
+
+def test_quantizers_work_after_failed_resolutions() -> None:
+    with pytest.raises(DependencyError, match="max_val"):
+        qnn.QuantHardTanh()
+    with pytest.raises(ValueError, match="bit_width=0: expected an int >= 1"):
+        qnn.QuantLinear(2, 4, weight_bit_width=0)
+    for row in ROWS:
+        with pytest.raises(ValueError, match="bit_width=0: expected an int >= 1"):
+            row.build(bit_width=0)
+        with pytest.raises(DependencyError, match="quant_type='nonsense'"):
+            row.build(quant_type="nonsense")
+    for row in ROWS:
+        value, *_, bit_width = run(row.build(), row.data())
+        assert value.isfinite().all() and bit_width.item() >= 8

@@ -1,0 +1,18 @@
+"""Quantizers that leave a tensor in floating point."""
+
+from __future__ import annotations
+
+import torch
+
+import brevitas.nn as qnn
+from brevitas.quant.none import NoneActQuant, NoneBiasQuant, NoneWeightQuant
+
+
+def test_nothing_is_quantized() -> None:
+    layer = qnn.QuantLinear(6, 4, weight_quant=NoneWeightQuant, bias_quant=NoneBiasQuant)
+    x = torch.randn(5, 6)
+    assert not layer.weight_quant.is_quant_enabled and not layer.bias_quant.is_quant_enabled
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+    assert torch.equal(qnn.QuantIdentity(act_quant=NoneActQuant)(x), x)
+    assert torch.equal(qnn.QuantReLU(act_quant=NoneActQuant)(x), x.relu())
+    assert list(layer.state_dict()) == ["weight", "bias"]

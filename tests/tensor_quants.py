@@ -1,0 +1,93 @@
+"""Every predefined integer quantizer, built as a layer builds it: the rows of its battery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import brevitas.nn as qnn
+from brevitas.core.quant import PrescaledRestrictIntQuant, RescalingIntQuant
+from brevitas.quant import fixed_point, scaled_int, shifted_scaled_int
+from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
+
+FUSED = (RescalingIntQuant, PrescaledRestrictIntQuant)
+BIAS_SCALE = torch.tensor([0.011, 0.02, 0.5, 0.3])
+# A name of each quantizer that has no number of bits of its own.
+EXTRA: dict[str, dict[str, Any]] = {"IntBias": {"bit_width": 8}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantizer, and the phase in which it is checked."""
+
+    module: str
+    name: str
+    quantizer: Any
+    phase: str
+
+    @property
+    def is_bias(self) -> bool:
+        return issubclass(self.quantizer, BiasQuantSolver)
+
+    @property
+    def is_act(self) -> bool:
+        return issubclass(self.quantizer, ActQuantSolver)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.phase}" if self.phase else self.name
+
+    def data(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+        shape = (4,) if self.is_bias else (4, 40)
+        if self.is_act:
+            shape = (2, 3, 5, 4) if self.name.endswith("2d") else (2, 3, 20)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) * 2
+
+    def build(self, dtype: torch.dtype = torch.float32, **declared: Any) -> nn.Module:
+        """The tensor quantizer, as a layer builds it, at the beginning of the row's phase."""
+        declared = {**EXTRA.get(self.name, {}), **declared}
+        if self.phase == "learned":
+            declared = {"collect_stats_steps": 1, **declared}
+        torch.manual_seed(0)
+        quantizer = self.quantizer.let(**declared)
+        if self.is_act:
+            proxy = qnn.QuantIdentity(act_quant=quantizer.let(min_val=-1.5, max_val=2.5)).act_quant
+            tensor_quant = proxy.fused_activation_quant_proxy.tensor_quant.to(dtype)
+        else:
+            role = "bias_quant" if self.is_bias else "weight_quant"
+            layer = qnn.QuantLinear(40, 4, True, **{"weight_quant": None, role: quantizer})
+            tensor_quant = getattr(layer.to(dtype), role).tensor_quant
+        if self.phase == "learned":
+            run(tensor_quant, self.data(dtype, seed=1))
+        return tensor_quant
+
+
+def bias_scale(dtype: torch.dtype) -> Tensor:
+    return BIAS_SCALE.to(torch.promote_types(dtype, torch.float32), copy=True)
+
+
+def run(tensor_quant: nn.Module, x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Quantize; a bias without a scale of its own is given one."""
+    if isinstance(tensor_quant, PrescaledRestrictIntQuant):
+        return tensor_quant(x, bias_scale(x.dtype) if scale is None else scale)
+    return tensor_quant(x)
+
+
+def rows() -> Iterator[Row]:
+    solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver)
+    for module in (scaled_int, fixed_point, shifted_scaled_int):
+        for name in module.__all__:
+            quantizer = getattr(module, name)
+            if not issubclass(quantizer, solvers):
+                continue
+            for phase in ("collecting", "learned") if "collect_stats_steps" in quantizer else ("",):
+                row = Row(module.__name__, name, quantizer, phase)
+                if type(row.build()) in FUSED:
+                    yield row
+
+
+ROWS = list(rows())
