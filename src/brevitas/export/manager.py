@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from brevitas.common import ExportMixin, LayerProtocol
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.spec import ExportError
+from brevitas.export.common.statistics import warn_without_statistics
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["BaseManager", "ExportContext"]
@@ -66,14 +67,14 @@ class BaseManager(ABC):
         """Export a model."""
 
     @classmethod
-    @abstractmethod
     def set_export_mode(cls, model: nn.Module, enabled: bool) -> None:
-        """Switch every module of a model that has a handler."""
+        """Switch every proxy of a model that has a handler."""
+        _set_proxy_export_mode(model, enabled)
 
     @classmethod
-    @abstractmethod
     def set_export_handler(cls, module: nn.Module) -> None:
-        """Give one module its handler, if it takes one. Used as ``model.apply(...)``."""
+        """Give a proxy its handler, if it takes one. Used as ``model.apply(...)``."""
+        _set_proxy_export_handler(cls, module)
 
     @classmethod
     def handler_from_module(
@@ -122,6 +123,23 @@ class BaseManager(ABC):
         if export_path is not None:
             torch.jit.save(traced, export_path)
         return traced
+
+
+def expect_module(module: object) -> None:
+    """Raise TypeError where something else than a module is given for a model.
+
+    Example:
+        >>> expect_module(nn.ReLU)
+        Traceback (most recent call last):
+        TypeError: module: expected a torch.nn.Module, got the class ReLU; make an instance of it.
+    """
+    if isinstance(module, nn.Module):
+        return
+    if isinstance(module, type):
+        got = f"the class {module.__name__}; make an instance of it"
+    else:
+        got = f"{type(module).__name__}; the model comes first, its example input second"
+    raise TypeError(f"module: expected a torch.nn.Module, got {got}.")
 
 
 def _as_tuple(handled: object) -> tuple[type, ...]:
@@ -285,12 +303,17 @@ def export_mode(
 
     Raises:
         ExportError: where a quantizer of the model has no handler.
+
+    Warns:
+        UserWarning: where a quantizer has seen no data, with the names of all such.
     """
     before = _take_over(model)
     with ExportContext(manager_cls), evaluating(model):
         try:
             model.apply(manager_cls.set_export_handler)
             _check_handlers(manager_cls, model)
+            # Counted from here: this, ``contextmanager``, two methods of a manager, the caller.
+            warn_without_statistics(model, stacklevel=5)
             for module in model.modules():
                 if configure is not None and isinstance(module, BaseHandler):
                     configure(module)

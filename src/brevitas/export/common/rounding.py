@@ -8,19 +8,16 @@ import torch
 from torch import Tensor
 
 from brevitas.export.common.spec import ExportError, FloatSpec, QuantSpec
+from brevitas.utils.torch_utils import widened
 
 __all__ = [
-    "HALF_TYPES",
     "ROUNDING",
     "fake_quantize",
     "fake_quantize_float",
     "is_faithful",
     "quantize",
     "round_as",
-    "widened",
 ]
-
-HALF_TYPES = (torch.float16, torch.bfloat16)
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "ROUND": torch.round,
@@ -50,11 +47,6 @@ def round_as(rounding_mode: str, name: str) -> Callable[[Tensor], Tensor]:
             f"set float_to_int_impl_type to one of them. Layer: {name}"
         )
     return function
-
-
-def widened(x: Tensor) -> Tensor:
-    """Return half-precision values in float32, in which all quantizers compute."""
-    return x.float() if x.dtype in HALF_TYPES else x
 
 
 def quantize(x: Tensor, spec: QuantSpec) -> Tensor:

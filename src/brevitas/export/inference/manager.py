@@ -18,7 +18,6 @@ from brevitas.export.manager import (
     BaseManager,
     _restore,
     _set_proxy_export_handler,
-    _set_proxy_export_mode,
     _take_over,
 )
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjectorBase
@@ -39,11 +38,6 @@ class InferenceManager(BaseManager):
         raise ExportError(
             f"{cls.__name__}.export: inference writes no file; use quant_inference_mode(model)."
         )
-
-    @classmethod
-    def set_export_mode(cls, model: nn.Module, enabled: bool) -> None:
-        """Switch every proxy of a model that has a handler."""
-        _set_proxy_export_mode(model, enabled)
 
     @classmethod
     def set_export_handler(cls, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brevitas.core.function_wrapper.stochastic_round import StochasticRoundSte
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.quantizer import quantizer_of
 from brevitas.export.common.rounding import is_faithful
@@ -122,8 +123,10 @@ class IntHandler(ONNXBaseHandler):
             )
         self.is_signed = bool(proxy.is_signed)
         self.is_narrow_range = bool(proxy.is_narrow_range)
-        self.rounding_mode = proxy.rounding_mode or "ROUND"
-        self._quantizer = (quantizer_of(proxy),)
+        quantizer = quantizer_of(proxy)
+        random = _random_rounding(quantizer, self.name)
+        self.rounding_mode = "ROUND" if random else proxy.rounding_mode or "ROUND"
+        self._quantizer = (quantizer,)
 
     def quantize(self, *args: Any) -> Quantized:
         """Call the quantizer that the handler stands in for."""
@@ -141,6 +144,22 @@ class IntHandler(ONNXBaseHandler):
             self.name,
         )
         return intern(spec.validate(), self.session)
+
+
+def _random_rounding(quantizer: Any, name: str) -> bool:
+    """Whether a quantizer rounds at random in training, and to nearest once that is over.
+
+    Raises:
+        ExportError: where it goes on drawing in evaluation, which no file can hold.
+    """
+    parts = [part for part in quantizer.modules() if isinstance(part, StochasticRoundSte)]
+    if any(not part.deterministic_inference for part in parts):
+        raise ExportError(
+            "deterministic_inference=False: a rounding that draws anew on every call has no "
+            "representation, and a file would hold one draw for good; set it to True, which rounds "
+            f"to nearest in evaluation. Layer: {name}"
+        )
+    return bool(parts)
 
 
 @dataclass(frozen=True)

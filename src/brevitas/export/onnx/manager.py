@@ -19,11 +19,11 @@ from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError
 from brevitas.export.manager import (
     BaseManager,
-    _set_proxy_export_handler,
-    _set_proxy_export_mode,
+    expect_module,
     export_mode,
 )
 from brevitas.export.onnx._graph import finish
+from brevitas.export.onnx._options import check_options
 from brevitas.export.onnx._write import LARGEST_MESSAGE, write_model
 from brevitas.export.onnx.handler import DEFAULT_OPSET, ONNXBaseHandler
 from brevitas.quant_tensor import QuantTensor
@@ -44,20 +44,12 @@ class ONNXBaseManager(BaseManager, ABC):
     Attributes:
         default_opset: version of the standard operators where the caller names none.
         custom_versions: versions of the domains beside the standard one.
+        option_names: keyword arguments that the target takes beside those of the exporter.
     """
 
     default_opset: ClassVar[int] = DEFAULT_OPSET
     custom_versions: ClassVar[dict[str, int]] = {}
-
-    @classmethod
-    def set_export_mode(cls, model: nn.Module, enabled: bool) -> None:
-        """Switch every proxy of a model that has a handler."""
-        _set_proxy_export_mode(model, enabled)
-
-    @classmethod
-    def set_export_handler(cls, module: nn.Module) -> None:
-        """Give a proxy its handler. Used as ``model.apply(...)``."""
-        _set_proxy_export_handler(cls, module)
+    option_names: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def export(
@@ -88,7 +80,10 @@ class ONNXBaseManager(BaseManager, ABC):
 
         Raises:
             ExportError: on a quantizer or model that the format cannot represent.
+            TypeError: on a model that is no module, or a keyword that nothing reads.
+            ValueError: on an ``opset_version`` that does not exist.
         """
+        check_options(onnx_export_kwargs, cls.option_names)
         inputs = solve_inputs(module, args, input_shape, input_t)
         return cls.export_onnx(module, inputs, export_path, disable_warnings, onnx_export_kwargs)
 
@@ -160,7 +155,9 @@ def solve_inputs(
 
     Raises:
         ExportError: where none or more than one of the three is given.
+        TypeError: where ``module`` is none.
     """
+    expect_module(module)
     ways = {"args": args, "input_shape": input_shape, "input_t": input_t}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:

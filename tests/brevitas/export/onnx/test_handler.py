@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from brevitas.export import export_qonnx
+from brevitas.export import export_onnx_qcdq, export_qonnx
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.manager import export_mode
@@ -15,6 +17,12 @@ from brevitas.export.onnx.qonnx.manager import QONNXManager
 from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import Int8ActPerTensorFloat, Int32Bias
 from export_runtime import operators
+
+
+def calibrated(model: nn.Module, *shape: int) -> nn.Module:
+    with torch.no_grad():
+        model.train()(torch.randn(*shape or (2,)))
+    return model.eval()
 
 
 def test_a_model_in_export_mode_computes_the_same() -> None:
@@ -29,14 +37,14 @@ def test_a_model_in_export_mode_computes_the_same() -> None:
 
 
 def test_a_trace_needs_the_pass_with_real_values() -> None:
-    model = QuantIdentity().eval()
+    model = calibrated(QuantIdentity())
     with export_mode(QONNXManager, model):
         with pytest.raises(Exception, match="run the model once in export mode"):
             torch.export.export(model, (torch.randn(2),))
 
 
 def test_an_exporter_of_ones_own_gets_final_nodes() -> None:
-    model = QuantIdentity().eval()
+    model = calibrated(QuantIdentity())
     x = torch.randn(2)
     with export_mode(QONNXManager, model):
         model(x)
@@ -69,7 +77,8 @@ def test_interned_specs_share_their_tensors() -> None:
 def test_kept_values_do_not_hide_a_quantizer() -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    model = QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, bias_quant=Int32Bias).eval()
+    model = QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, bias_quant=Int32Bias)
+    calibrated(model, 2, 4)
     model.weight_quant.cache_inference_quant_weight = True
     model.bias_quant.cache_inference_quant_bias = True
     x = torch.randn(2, 4)
@@ -78,3 +87,16 @@ def test_kept_values_do_not_hide_a_quantizer() -> None:
     assert operators(export_qonnx(model, x)) == [*["qonnx.custom_op.general::Quant"] * 3, "Gemm"]
     assert model.bias_quant._cached_bias is kept
     assert model.weight_quant.cache_inference_quant_weight
+
+
+@pytest.mark.parametrize("export", [export_qonnx, export_onnx_qcdq])
+@pytest.mark.parametrize("role", ["weight", "input"])
+def test_a_draw_is_not_frozen(export: Any, role: str) -> None:
+    options = {
+        f"{role}_float_to_int_impl_type": "stochastic_round",
+        f"{role}_deterministic_inference": False,
+    }
+    model = nn.Sequential(QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, **options))
+    calibrated(model, 2, 4)
+    with pytest.raises(ExportError, match=rf"draws anew.*set it to True.*Layer: 0\.{role}_quant"):
+        export(model, torch.randn(2, 4))

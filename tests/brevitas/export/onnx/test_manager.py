@@ -116,15 +116,16 @@ def test_quant_tensor_input(manager: Any, run: Run) -> None:
 @pytest.mark.parametrize(("manager", "run"), FORMATS)
 def test_half_precision(manager: Any, run: Run) -> None:
     torch.manual_seed(0)
-    model = QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat).half().eval()
     x = torch.randn(2, 4).half()
+    model = calibrated(QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat).half(), x)
     # One step of float16 around 1 is 2**-10.
     torch.testing.assert_close(run(manager.export(model, x), x), model(x), rtol=0, atol=2**-9)
 
 
 @pytest.mark.parametrize("opset", [17, 18, 21])
 def test_opset_is_the_one_asked_for(opset: int) -> None:
-    exported = StdQCDQONNXManager.export(QuantIdentity().eval(), torch.ones(2), opset_version=opset)
+    model = calibrated(QuantIdentity(), torch.ones(2))
+    exported = StdQCDQONNXManager.export(model, torch.ones(2), opset_version=opset)
     assert [item.version for item in exported.opset_import] == [opset]
 
 
@@ -143,7 +144,7 @@ def test_a_branch_on_values_names_the_layer(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if float(x.sum()) > 0 else -x
 
-    model = nn.Sequential(QuantIdentity(), Branch()).eval()
+    model = calibrated(nn.Sequential(QuantIdentity(), Branch()), torch.ones(2))
     with pytest.raises(ExportError, match=r"tracing failed.*Layer: 1"):
         QONNXManager.export(model, torch.ones(2), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -187,5 +188,6 @@ def test_plain_values_keep_the_structure() -> None:
 
 def test_the_old_exporter_is_not_offered() -> None:
     with pytest.warns(UserWarning, match="dynamo=False has no effect"):
-        exported = QONNXManager.export(QuantIdentity().eval(), torch.ones(2), dynamo=False)
+        model = calibrated(QuantIdentity(), torch.ones(2))
+        exported = QONNXManager.export(model, torch.ones(2), dynamo=False)
     assert operators(exported) == ["qonnx.custom_op.general::Quant"]

@@ -12,10 +12,10 @@ from brevitas.export.common.rounding import (
     fake_quantize,
     fake_quantize_float,
     round_as,
-    widened,
 )
 from brevitas.export.common.session import ExportSession, emit
 from brevitas.export.common.spec import FloatSpec, QuantSpec
+from brevitas.utils.torch_utils import widened
 
 __all__ = [
     "QONNX_DOMAIN_STRING",

@@ -12,8 +12,7 @@ from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.session import ExportSession
 from brevitas.export.manager import (
     BaseManager,
-    _set_proxy_export_handler,
-    _set_proxy_export_mode,
+    expect_module,
     export_mode,
 )
 from brevitas.export.onnx.handler import ONNXBaseHandler
@@ -29,16 +28,6 @@ class TorchQCDQManager(BaseManager):
 
     target_name = "TorchScript QCDQ"
     handlers = StdQCDQONNXManager.handlers
-
-    @classmethod
-    def set_export_mode(cls, model: nn.Module, enabled: bool) -> None:
-        """Switch every proxy of a model that has a handler."""
-        _set_proxy_export_mode(model, enabled)
-
-    @classmethod
-    def set_export_handler(cls, module: nn.Module) -> None:
-        """Give a proxy its handler. Used as ``model.apply(...)``."""
-        _set_proxy_export_handler(cls, module)
 
     @classmethod
     def export(
@@ -61,7 +50,9 @@ class TorchQCDQManager(BaseManager):
 
         Raises:
             ExportError: on a quantizer that the format cannot represent.
+            TypeError: where ``module`` is none.
         """
+        expect_module(module)
         inputs = (args,) if isinstance(args, (Tensor, QuantTensor)) else tuple(args)
         # TorchScript has 16-bit integers, as ONNX does from this version on.
         session = ExportSession(opset=INT16_OPSET, weight_quantize_node=export_weight_q_node)

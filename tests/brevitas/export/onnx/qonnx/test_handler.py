@@ -82,7 +82,9 @@ def dynamic_identity(tensor_quant: nn.Module) -> nn.Module:
 
 def test_constants_are_shared() -> None:
     pytest.importorskip("onnxscript")
-    model = nn.Sequential(QuantIdentity(), QuantIdentity()).eval()
+    model = nn.Sequential(QuantIdentity(), QuantIdentity())
+    model(torch.ones(2))
+    model[1].load_state_dict(model[0].state_dict())
     exported = export_qonnx(model, torch.ones(2))
     assert sorted(initializers(exported)) == [
         "0.act_quant.bit_width",

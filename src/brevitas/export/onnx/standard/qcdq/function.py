@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import widened
+from brevitas.export.common.rounding import ROUNDING
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.standard.function import (
@@ -21,11 +21,15 @@ from brevitas.export.onnx.standard.function import (
     dequantize_linear,
     quantize_linear,
 )
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["Storage", "cdq", "qcdq", "store", "store_constant"]
 
-# ONNX Runtime has no Clip for these; the dequantized values are clipped instead, to the same ones.
-_UNCLIPPED = (torch.int16, torch.uint16)
+# The dequantized values of these are clipped in place of the integers, to the same real values.
+# ONNX Runtime has no Clip for 16-bit integers. A DequantizeLinear of a 32-bit weight it would merge
+# with the layer behind it into an operator that has no such weights; the Clip between them keeps
+# the two apart, which is why those are always clipped.
+_UNCLIPPED = (torch.int16, torch.uint16, torch.int32)
 
 _REMEDY = "use export_qonnx, whose Quant node holds any width"
 
@@ -96,7 +100,7 @@ def _grid(spec: QuantSpec, dtype: torch.dtype, opset: int) -> Grid:
 def _with_limits(spec: QuantSpec, grid: Grid) -> Storage:
     dtype = grid.zero_point.dtype
     limits = torch.iinfo(dtype)
-    if spec.minimum == limits.min and spec.maximum == limits.max:
+    if dtype != torch.int32 and spec.minimum == limits.min and spec.maximum == limits.max:
         return Storage(spec, grid, None, None)
     device = grid.scale.device
     minimum = torch.tensor(spec.minimum, dtype=dtype, device=device)
@@ -125,9 +129,12 @@ def store(spec: QuantSpec, opset: int) -> Storage:
             f"Layer: {spec.name}"
         )
     if spec.rounding_mode.upper() != "ROUND":
+        in_qonnx = spec.rounding_mode.upper() in ROUNDING
         raise ExportError(
             f"rounding_mode={spec.rounding_mode!r}: QuantizeLinear rounds to nearest, half to "
-            f"even; set float_to_int_impl_type to ROUND, or {_REMEDY[4:]}. Layer: {spec.name}"
+            "even; set float_to_int_impl_type to ROUND"
+            f"{', or use export_qonnx, which can state it' if in_qonnx else ''}. "
+            f"Layer: {spec.name}"
         )
     if spec.bits > 8 and opset < INT16_OPSET:
         raise ExportError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from brevitas.export.common.session import ExportSession
 from brevitas.export.onnx.standard.manager import StdONNXBaseManager
@@ -25,6 +25,7 @@ class StdQCDQONNXManager(StdONNXBaseManager):
     """
 
     target_name = "ONNX QCDQ"
+    option_names: ClassVar[tuple[str, ...]] = ("export_weight_q_node",)
     handlers = [
         QCDQWeightHandler,
         QCDQBiasHandler,

@@ -21,7 +21,7 @@ from brevitas.export.onnx.standard.qoperator.integers import (
     accumulator_bias,
 )
 
-__all__ = ["Pending", "limit", "move", "needs_input", "needs_output", "write_pending"]
+__all__ = ["Pending", "limit", "move", "write_pending"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,26 +73,6 @@ class Pending:
         if values is None or self.weight.data is None:
             return False
         return tuple(values.shape) == (self.weight.data.shape[1],)
-
-
-def needs_input(layer: str) -> ExportError:
-    """Make the error about a layer whose input is in real values."""
-    return ExportError(
-        "the input is not quantized, which an integer operator needs; pass "
-        "input_quant=Int8ActPerTensorFloat, or put a QuantIdentity in front of the layer. "
-        f"Layer: {layer}"
-    )
-
-
-def needs_output(layer: str, reader: str) -> ExportError:
-    """Make the error about a layer whose output is read in real values."""
-    where = f"is read by {reader}" if reader else "leaves the model"
-    return ExportError(
-        f"the output {where} before it is quantized, and an integer operator needs an output "
-        "quantizer; pass output_quant=Int8ActPerTensorFloat, or put a QuantReLU or QuantIdentity "
-        "directly behind the layer (merge a batch normalization into it first), or use "
-        f"export_onnx_qcdq. Layer: {layer}"
-    )
 
 
 def limit(builder: Builder, source: Integers, low: float, high: float) -> Integers:
@@ -148,7 +128,7 @@ def write_pending(builder: Builder, pending: Pending, target: Integers, root: st
     if pending.bias is None and pending.node.op_type != "Conv":
         _write_matmul(builder, pending, weight, output, layer)
     elif pending.node.op_type == "Conv":
-        bias = _bias(builder, pending, weight, layer)
+        bias = _bias(builder, pending, weight, output, layer)
         inputs = (source.name, *_operands(builder, source, weight, output), *bias)
         _check_axis(weight, 0, layer)
         builder.add("QLinearConv", inputs, output.name, layer, pending.node.attribute)
@@ -185,17 +165,15 @@ def _operands(
     return (*grids[:2], integers, *grids[2:])
 
 
-def _bias(builder: Builder, pending: Pending, weight: Integers, layer: str) -> Sequence[str]:
+def _bias(
+    builder: Builder, pending: Pending, weight: Integers, output: Integers, layer: str
+) -> Sequence[str]:
     """Store the bias in steps of the accumulator; no name where there is none."""
-    if pending.bias is None:
+    if pending.bias is None or weight.data is None:
         return ()
-    bias = accumulator_bias(pending.bias, pending.source.scale * weight.scale)
-    if bias is None:
-        raise ExportError(
-            "bias: a value exceeds 32 bits in steps of input scale * weight scale; the weight of "
-            f"its channel is close to zero, use export_onnx_qcdq. Layer: {layer}"
-        )
-    if bias.numel() == 1 and weight.data is not None:
+    accumulator_scale = pending.source.scale * weight.scale
+    bias = accumulator_bias(pending.bias, accumulator_scale, output.scale, layer)
+    if bias.numel() == 1:
         bias = bias.expand(weight.data.shape[0 if pending.node.op_type == "Conv" else 1])
     return (builder.add_constant(bias, f"{layer}.bias_quant.integers"),)
 
@@ -227,7 +205,7 @@ def _write_linear(
         extra = (builder.add_constant(axes, f"{layer}.axes"),)
         forth, back = ("Unsqueeze", extra, {}), ("Squeeze", extra, {})
     names = [builder.unique(f"{output.name}.{end}") for end in ("channels_second", "positions")]
-    bias = _bias(builder, pending, weight, layer)
+    bias = _bias(builder, pending, weight, output, layer)
     builder.add(forth[0], (pending.source.name, *forth[1]), names[0], layer, **forth[2])
     inputs = (names[0], *_operands(builder, pending.source, kernel, output), *bias)
     builder.add("QLinearConv", inputs, names[1], layer)

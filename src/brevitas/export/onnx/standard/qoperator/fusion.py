@@ -21,11 +21,14 @@ from brevitas.export.onnx.standard.qoperator._pending import (
     Pending,
     limit,
     move,
-    needs_input,
-    needs_output,
     write_pending,
 )
-from brevitas.export.onnx.standard.qoperator.integers import EIGHT_BITS, Integers
+from brevitas.export.onnx.standard.qoperator.integers import (
+    EIGHT_BITS,
+    Integers,
+    needs_input,
+    needs_output,
+)
 
 __all__ = ["fuse"]
 
@@ -115,7 +118,7 @@ class Fusion:
         if name in self.pending:
             pending = self.pending[name]
             if not pending.is_optional:
-                raise needs_output(self._layer_of(pending.weight), reader)
+                raise needs_output(self._layer_of(pending.weight), reader, "export_onnx_qcdq")
             self._real.add(name)
             self._keep(pending.last)
         elif name in self.stored:
@@ -135,7 +138,7 @@ class Fusion:
         integers = source.name
         if source.data is not None:
             integers = builder.add_constant(source.data, f"{proxy}.integers")
-        values = {} if source.axis is None else {"axis": source.axis}
+        values: dict[str, Any] = {} if source.axis is None else {"axis": source.axis}
         builder.add("DequantizeLinear", (integers, scale, zero_point), output, proxy, **values)
 
     def _grid(self, node: Any, name: str, data: Tensor | None = None) -> Integers | None:
@@ -209,16 +212,10 @@ class Fusion:
             return True
         if source is None or source.data is not None or source.axis is not None:
             return False
-        # A limit between two integers has to stay a value of its own.
-        limits = [source.integer_of(limit) for limit in (low, high)]
-        exact = [(i - int(source.zero_point)) * float(source.scale) for i in limits]
-        kept = [
-            math.isinf(real) or math.isclose(real, value, rel_tol=1e-6, abs_tol=0)
-            for real, value in zip((low, high), exact, strict=True)
-        ]
-        if not all(kept):
+        first, last = source.exact_integer_of(low), source.exact_integer_of(high)
+        if first is None or last is None:
             return False
-        self.stored[node.output[0]] = limit(self.builder, source, *limits)
+        self.stored[node.output[0]] = limit(self.builder, source, first, last)
         return True
 
     def _move(self, node: Any) -> bool:

@@ -20,13 +20,13 @@ class QOpActHandler(QCDQActHandler):
         if spec.bits > 8:
             raise ExportError(
                 f"bit_width={spec.bits}: integer operators read and write at most 8 bits; use 8, "
-                f"or export_onnx_qcdq with opset_version=21. Layer: {spec.name}"
+                f"or a QCDQ export. Layer: {spec.name}"
             )
         plan = super().plan(spec)
         if plan.grid.axis is not None:
             raise ExportError(
                 f"scale of shape {tuple(spec.scale.shape)}: integer operators take one scale for "
-                "an activation; set scaling_per_output_channel=False, or use export_onnx_qcdq. "
+                "an activation; set scaling_per_output_channel=False, or use a QCDQ export. "
                 f"Layer: {spec.name}"
             )
         return plan
@@ -40,7 +40,7 @@ class QOpWeightHandler(QCDQWeightHandler):
         if spec.bits > 8:
             raise ExportError(
                 f"bit_width={spec.bits}: integer operators hold weights of at most 8 bits; set "
-                f"weight_bit_width to 8 or less, or use export_onnx_qcdq. Layer: {spec.name}"
+                f"weight_bit_width to 8 or less, or use a QCDQ export. Layer: {spec.name}"
             )
         return super().plan(spec)
 

@@ -5,12 +5,15 @@ Layer: export (L8).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-__all__ = ["EIGHT_BITS", "Integers", "accumulator_bias"]
+from brevitas.export.common.spec import ExportError
+
+__all__ = ["EIGHT_BITS", "Integers", "accumulator_bias", "needs_input", "needs_output"]
 
 EIGHT_BITS = (torch.int8, torch.uint8)
 
@@ -75,12 +78,14 @@ class Integers:
         """Return the same real values on integers of the other 8-bit dtype, 128 apart."""
         if dtype == self.dtype:
             return self
-        step = torch.iinfo(dtype).min - torch.iinfo(self.dtype).min
-        zero_point = (self.zero_point.to(torch.int16) + step).to(dtype)
+        return self.moved_by(torch.iinfo(dtype).min - torch.iinfo(self.dtype).min, dtype)
+
+    def moved_by(self, step: int, dtype: torch.dtype) -> Integers:
+        """Return the same real values on integers of another place in 8 bits."""
         data = None if self.data is None else (self.data.to(torch.int16) + step).to(dtype)
         return replace(
             self,
-            zero_point=zero_point,
+            zero_point=(self.zero_point.to(torch.int16) + step).to(dtype),
             low=self.low + step,
             high=self.high + step,
             shift=self.shift + step,
@@ -103,6 +108,25 @@ class Integers:
         steps = round(real / float(self.scale)) if abs(real) < float("inf") else real
         return int(min(max(steps + int(self.zero_point), self.low), self.high))
 
+    def exact_integer_of(self, real: float) -> int | None:
+        """Integer of a limit, clamped to the range; None for a limit between two integers."""
+        if self.axis is not None:
+            return None
+        integer = self.integer_of(real)
+        value = (integer - int(self.zero_point)) * float(self.scale)
+        beyond = real > value if integer == self.high else real < value
+        is_end = integer in (self.low, self.high) and beyond
+        return integer if is_end or math.isclose(real, value, rel_tol=1e-6) else None
+
+    def real(self) -> Tensor:
+        """Real values of a constant."""
+        assert self.data is not None
+        shape = [1] * self.data.dim()
+        if self.axis is not None:
+            shape[self.axis] = -1
+        centered = self.data.to(torch.float64) - self.zero_point.to(torch.float64).reshape(shape)
+        return (centered * self.scale.reshape(shape)).to(torch.float32)
+
     def transposed(self) -> Integers:
         """Return a constant matrix with its two dimensions exchanged."""
         assert self.data is not None and self.data.dim() == 2
@@ -110,27 +134,70 @@ class Integers:
         return replace(self, data=self.data.t().contiguous(), axis=axis)
 
 
-def accumulator_bias(bias: Integers | Tensor, accumulator_scale: Tensor) -> Tensor | None:
+def accumulator_bias(
+    bias: Integers | Tensor, accumulator_scale: Tensor, output_scale: Tensor, layer: str
+) -> Tensor:
     """Round a bias to whole steps of the accumulator, ``input scale * weight scale``.
 
     Args:
         bias: constant integers, or real values, ``[out]``.
         accumulator_scale: real value of one step, 0-d or ``[out]``.
+        output_scale: real value of one step of the output, 0-d.
+        layer: dotted name of the layer.
 
     Returns:
-        int32 tensor ``[out]``, or None where a value does not fit.
+        int32 tensor ``[out]``.
+
+    Raises:
+        ExportError: where a value does not fit, or rounding it moves the output by more than half
+            a step.
 
     Example:
-        >>> accumulator_bias(torch.tensor([0.26, -1.0]), torch.tensor(0.125))
+        >>> bias, scale = torch.tensor([0.26, -1.0]), torch.tensor(0.125)
+        >>> accumulator_bias(bias, scale, scale, "fc")
         tensor([ 2, -8], dtype=torch.int32)
     """
-    if isinstance(bias, Integers):
-        assert bias.data is not None
-        centered = bias.data.to(torch.float64) - bias.zero_point.to(torch.float64)
-        real = centered * bias.scale.to(torch.float64)
-    else:
-        real = bias.to(torch.float64)
-    steps = torch.round(real.reshape(-1) / accumulator_scale.to(torch.float64))
+    real = (bias.real() if isinstance(bias, Integers) else bias).to(torch.float64).reshape(-1)
+    scale = accumulator_scale.to(torch.float64)
+    steps = torch.round(real / scale)
     limits = torch.iinfo(torch.int32)
-    fits = bool(((steps >= limits.min) & (steps <= limits.max)).all())
-    return steps.to(torch.int32) if fits else None
+    if bool(((steps < limits.min) | (steps > limits.max)).any()):
+        raise ExportError(
+            "bias: a value exceeds 32 bits in steps of input scale * weight scale; the weight of "
+            f"its channel is close to zero, use a QCDQ export. Layer: {layer}"
+        )
+    off = (steps * scale - real).abs() / output_scale.to(torch.float64)
+    # Beyond half a step, with what rounding the output adds, results differ by more than one.
+    if bool((off > 0.5).any()):
+        raise ExportError(
+            "bias: rounded to steps of input scale * weight scale it moves the output by "
+            f"{float(off.max()):.2f} steps; pass bias_quant=Int32Bias, so that the model sees "
+            f"this rounding too. Layer: {layer}"
+        )
+    return steps.to(torch.int32)
+
+
+def needs_input(layer: str) -> ExportError:
+    """Make the error about a layer whose input is in real values."""
+    return ExportError(
+        "the input is not quantized, which an integer operator needs; pass "
+        "input_quant=Int8ActPerTensorFloat, or put a QuantIdentity in front of the layer. "
+        f"Layer: {layer}"
+    )
+
+
+def needs_output(layer: str, reader: str, other_export: str) -> ExportError:
+    """Make the error about a layer whose output is read in real values.
+
+    Args:
+        layer: dotted name of the layer.
+        reader: the operator that reads it, empty for the end of the model.
+        other_export: name of the export that takes such layers.
+    """
+    where = f"is read by {reader}" if reader else "leaves the model"
+    return ExportError(
+        f"the output {where} before it is quantized, and an integer operator needs an output "
+        "quantizer; pass output_quant=Int8ActPerTensorFloat, or put a QuantReLU or QuantIdentity "
+        "directly behind the layer (merge a batch normalization into it first), or use "
+        f"{other_export}. Layer: {layer}"
+    )

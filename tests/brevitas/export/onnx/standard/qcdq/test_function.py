@@ -56,6 +56,22 @@ def test_store_says_what_it_cannot_hold(spec: QuantSpec, message: str) -> None:
         store(spec, opset=18)
 
 
+@pytest.mark.parametrize(
+    ("rounding", "remedy"),
+    [("FLOOR", True), ("ceil", True), ("DPU", False), ("StochasticRoundSte", False)],
+)
+def test_qonnx_is_recommended_for_what_it_can_state(rounding: str, remedy: bool) -> None:
+    with pytest.raises(ExportError, match="float_to_int_impl_type to ROUND") as caught:
+        store(QuantSpec(0.1, 0.0, 8, True, False, rounding), 18)
+    assert ("export_qonnx" in str(caught.value)) == remedy
+
+
+def test_wide_weights_are_always_clipped() -> None:
+    full = store_constant(QuantSpec(0.1, 0.0, 32, True, False), 18)
+    assert full.limits is not None
+    assert torch.equal(cdq(torch.tensor([3]), full, torch.float32), torch.tensor([0.3]))
+
+
 def test_more_than_16_bits_have_no_opset() -> None:
     with pytest.raises(ExportError, match="at most 16 bits"):
         store(QuantSpec(0.1, 0.0, 17, True, False), opset=21)

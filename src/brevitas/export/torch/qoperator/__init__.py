@@ -1,0 +1,1 @@
+"""Export to the quantized operators of PyTorch. Layer: export (L8)."""
