@@ -1,8 +1,8 @@
 """Where the contract's data lies: files of names, signatures and recorded numbers.
 
 Small files are part of the repository (`tests/contract/data`). The large ones are looked up in
-the folder that the environment variable BREVITAS_CONTRACT_DIR names, or in `../shared/contract`
-beside the checkout; tests that need one of those are skipped where it is absent.
+the folder that the environment variable BREVITAS_CONTRACT_DIR names; tests that need one of those
+are skipped where it is absent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ def contract_folders() -> list[Path]:
     """List the folders that may hold contract files, the first choice first."""
     folders = [REPOSITORY / "tests" / "contract" / "data"]
     named = os.environ.get("BREVITAS_CONTRACT_DIR")
-    folders.append(Path(named) if named else REPOSITORY.parent / "shared" / "contract")
-    return folders
+    return [*folders, Path(named)] if named else folders
 
 
 def contract_path(name: str) -> Path | None:

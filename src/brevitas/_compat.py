@@ -40,8 +40,10 @@ class Version(tuple[int, ...]):
         """Return both as tuples of one length: 2.1 is 2.1.0."""
         numbers = other if isinstance(other, tuple) else Version(other)
         length = max(len(self), len(numbers))
-        return (tuple(self) + (0,) * (length - len(self)),
-                tuple(numbers) + (0,) * (length - len(numbers)))
+        return (
+            tuple(self) + (0,) * (length - len(self)),
+            tuple(numbers) + (0,) * (length - len(numbers)),
+        )
 
     def __lt__(self, other: object) -> bool:
         mine, theirs = self._numbers(other)
@@ -116,8 +118,9 @@ def require(name: str, extra: str) -> ModuleType:
             raise  # `name` is there, one of its own dependencies is not
         raise ImportError(
             f"{name} is not installed, and this feature needs it. "
-            f"Install it with: pip install brevitas[{extra}]",
-            name=name) from error
+            f'Install it with: pip install "brevitas[{extra}]"',
+            name=name,
+        ) from error
 
 
 def add_note(error: BaseException, note: str) -> None:

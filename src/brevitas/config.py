@@ -2,7 +2,7 @@
 
 | flag | environment variable | meaning |
 |---|---|---|
-| `JIT_ENABLED` | `BREVITAS_JIT` | compile each quantizer as one region |
+| `JIT_ENABLED` | `BREVITAS_JIT` | read, without effect so far: wrap the model in `torch.compile` |
 | `VERBOSE` | `BREVITAS_VERBOSE` | print what is skipped or replaced |
 | `LOGGING_LEVEL` | `BREVITAS_LOGGING_LEVEL` | level of the library's loggers |
 | `IGNORE_MISSING_KEYS` | `BREVITAS_IGNORE_MISSING_KEYS` | load without quantizer state |
@@ -45,8 +45,7 @@ def strtobool(val: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ValueError(
-        f"invalid truth value {val!r}: expected one of {', '.join(_TRUE + _FALSE)}.")
+    raise ValueError(f"invalid truth value {val!r}: expected one of {', '.join(_TRUE + _FALSE)}.")
 
 
 def env_to_bool(name: str, default: bool) -> bool:
@@ -73,7 +72,8 @@ def _env_to_level(name: str, default: str) -> str:
     if text not in _LEVELS:
         raise ValueError(
             f"environment variable {name}: invalid level {os.environ[name]!r}: expected one of "
-            f"{', '.join(_LEVELS)}.")
+            f"{', '.join(_LEVELS)}."
+        )
     return text
 
 
@@ -85,8 +85,15 @@ REINIT_ON_STATE_DICT_LOAD: bool = env_to_bool("BREVITAS_REINIT_ON_STATE_DICT_LOA
 NATIVE_STE_BACKEND_ENABLED: bool = env_to_bool("BREVITAS_NATIVE_STE_BACKEND", False)
 IGNORE_PROXY_KEYS: ContextVar[bool] = ContextVar("IGNORE_PROXY_KEYS", default=False)
 
-_FLAGS = ("IGNORE_MISSING_KEYS", "IGNORE_PROXY_KEYS", "JIT_ENABLED", "LOGGING_LEVEL",
-          "NATIVE_STE_BACKEND_ENABLED", "REINIT_ON_STATE_DICT_LOAD", "VERBOSE")
+_FLAGS = (
+    "IGNORE_MISSING_KEYS",
+    "IGNORE_PROXY_KEYS",
+    "JIT_ENABLED",
+    "LOGGING_LEVEL",
+    "NATIVE_STE_BACKEND_ENABLED",
+    "REINIT_ON_STATE_DICT_LOAD",
+    "VERBOSE",
+)
 
 
 class _ThisModule:
@@ -140,8 +147,10 @@ def overrides(**flags: bool | str) -> Iterator[None]:
 
 def _check_flag(name: str, flag: object) -> None:
     if name not in _FLAGS:
-        raise ValueError(f"config.{name}: no such flag; expected one of {', '.join(_FLAGS)}."
-                         f"{did_you_mean(name, _FLAGS)}")
+        raise ValueError(
+            f"config.{name}: no such flag; expected one of {', '.join(_FLAGS)}."
+            f"{did_you_mean(name, _FLAGS)}"
+        )
     if name == "LOGGING_LEVEL":
         if flag not in _LEVELS:
             raise ValueError(f"{name}={flag!r}: expected one of {', '.join(_LEVELS)}.")

@@ -1,6 +1,6 @@
 """Names of the TorchScript interface that clients import; nothing is scripted. Layer: L0.
 
-`BREVITAS_JIT=1` compiles quantizers with TorchInductor instead, where they are executed.
+`BREVITAS_JIT` has no effect so far; `torch.compile` on the model compiles its quantizers with it.
 """
 
 from __future__ import annotations

@@ -12,15 +12,13 @@ LAYERS = (
             "config",
             "jit",
             "_compat",
-            "compiler",
             "utils",
             "inject.enum",
-            "optim",
         ),
     ),
-    ("L1", ("function", "ops", "library")),
+    ("L1", ("function", "ops")),
     ("L2", ("inject", "common", "quant_tensor", "fx")),
-    ("L3 utils", ("core.utils", "core._state")),
+    ("L3 utils", ("core.utils", "core._state", "core._phase")),
     ("L3 function_wrapper", ("core.function_wrapper",)),
     ("L3 restrict_val", ("core.restrict_val",)),
     ("L3 bit_width", ("core.bit_width",)),
@@ -32,7 +30,7 @@ LAYERS = (
     ("L5", ("quant", "inject.defaults")),
     ("L6", ("nn",)),
     ("L7", ("graph",)),
-    ("L8", ("export", "loss", "onnx")),
+    ("L8", ("export", "onnx")),
 )
 
 _RANK_OF_ENTRY = {

@@ -61,6 +61,14 @@ def test_the_layer_table_is_the_one_enforced() -> None:
     expect_none(offenders, "package that ARCHITECTURE.md does not place")
 
 
+def test_the_layer_table_places_only_what_exists() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| L\d \| (.*?) \|", text, re.MULTILINE)
+    named = {f"{PACKAGE}.{entry}" for cell in cells for entry in re.findall(r"`([\w.]+)`", cell)}
+    enforced = {f"{PACKAGE}.{entry}" for _, entries in LAYERS for entry in entries}
+    expect_none(sorted((named | enforced) - set(modules())), "package that is not there")
+
+
 def test_torch_is_the_only_required_dependency() -> None:
     required = [line for line in requires(PACKAGE) or [] if "extra ==" not in line]
     assert [re.split(r"[<>=~! ]", line)[0] for line in required] == ["torch"]

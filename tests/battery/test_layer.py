@@ -170,8 +170,8 @@ class TestEveryLayer:
     @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
     def test_copies_are_independent(self, name, how):
         source, x = trained(name), data(name)
-        duplicate = copy.deepcopy(source) if how == "deepcopy" else pickle.loads(
-            pickle.dumps(source)
+        duplicate = (
+            copy.deepcopy(source) if how == "deepcopy" else pickle.loads(pickle.dumps(source))
         )
         for module in duplicate.modules():
             for owner in getattr(module, "tracked_module_list", []):

@@ -46,9 +46,9 @@ def test_no_version():
 
 def test_require():
     assert require("json", "export") is sys.modules["json"]
-    with pytest.raises(ImportError, match=r"pip install brevitas\[export\]"):
+    with pytest.raises(ImportError, match=r'pip install "brevitas\[export\]"'):
         require("brevitas_has_no_such_dependency", "export")
-    with pytest.raises(ImportError, match=r"pip install brevitas\[export\]"):
+    with pytest.raises(ImportError, match=r'pip install "brevitas\[export\]"'):
         require("brevitas_has_no_such_dependency.part", "export")
 
 

@@ -16,7 +16,10 @@ def in_new_process(expression, **environment):
     source = str(Path(config.__file__).parents[1])
     return subprocess.run(
         [sys.executable, "-c", f"import brevitas.config as config; print({expression})"],
-        capture_output=True, text=True, env={**os.environ, **environment, "PYTHONPATH": source})
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "PYTHONPATH": source},
+    )
 
 
 def test_strtobool():
@@ -42,9 +45,13 @@ def test_environment_is_read_at_import():
     done = in_new_process(
         "config.JIT_ENABLED, config.VERBOSE, config.LOGGING_LEVEL, config.IGNORE_MISSING_KEYS, "
         "config.REINIT_ON_STATE_DICT_LOAD, config.NATIVE_STE_BACKEND_ENABLED",
-        BREVITAS_JIT="1", BREVITAS_VERBOSE="yes", BREVITAS_LOGGING_LEVEL="info",
-        BREVITAS_IGNORE_MISSING_KEYS="1", BREVITAS_REINIT_ON_STATE_DICT_LOAD="0",
-        BREVITAS_NATIVE_STE_BACKEND="true")
+        BREVITAS_JIT="1",
+        BREVITAS_VERBOSE="yes",
+        BREVITAS_LOGGING_LEVEL="info",
+        BREVITAS_IGNORE_MISSING_KEYS="1",
+        BREVITAS_REINIT_ON_STATE_DICT_LOAD="0",
+        BREVITAS_NATIVE_STE_BACKEND="true",
+    )
     assert done.stdout.strip() == "True True INFO True False True", done.stderr
 
 
@@ -85,7 +92,8 @@ def test_overrides_set_the_context_variable():
         ({"os": True}, ValueError, "no such flag"),
         ({"VERBOSE": 1}, TypeError, "VERBOSE=1: expected a bool"),
         ({"LOGGING_LEVEL": "loud"}, ValueError, "expected one of CRITICAL"),
-    ])
+    ],
+)
 def test_wrong_overrides_change_nothing(flags, error, message):
     before = config.JIT_ENABLED
     with pytest.raises(error, match=message):

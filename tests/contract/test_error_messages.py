@@ -84,7 +84,7 @@ def test_learned_bit_width_starts_at_two():
         )
 
 
-@pytest.mark.parametrize("bits", [1.0, 4.0, torch.tensor(4), torch.tensor(4.0)])
+@pytest.mark.parametrize("bits", [2.0, 4.0, torch.tensor(4), torch.tensor(4.0)])
 def test_whole_numbers_of_any_kind_are_accepted(bits):
     layer = qnn.QuantLinear(2, 2, weight_bit_width=bits)
     assert layer.weight_quant.bit_width() == float(bits)
@@ -130,9 +130,7 @@ def test_missing_value(build, quantizer, layer):
 
 @pytest.mark.parametrize("return_quant_tensor", [True, False])
 def test_bias_without_quantized_input(return_quant_tensor):
-    layer = qnn.QuantLinear(
-        4, 3, bias_quant=Int16Bias, return_quant_tensor=return_quant_tensor
-    )
+    layer = qnn.QuantLinear(4, 3, bias_quant=Int16Bias, return_quant_tensor=return_quant_tensor)
     with pytest.raises(QuantLayerConfigurationError) as caught:
         layer(torch.randn(2, 4))
     message = str(caught.value)
@@ -165,13 +163,11 @@ def test_return_quant_tensor_without_quantization(build):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"scale": torch.ones(3)},
-        {"zero_point": torch.ones(3)},
         {"value": torch.tensor([0.25, 0.3])},
         {"value": torch.tensor([1e3, 0.0])},
         {"signed": False, "value": torch.tensor([-1.0, 1.0])},
     ],
-    ids=["scale shape", "zero point shape", "between integers", "out of range", "sign"],
+    ids=["between integers", "out of range", "sign"],
 )
 def test_quant_tensor_whose_fields_do_not_match(fields):
     good = {
@@ -188,6 +184,23 @@ def test_quant_tensor_whose_fields_do_not_match(fields):
     with pytest.raises(RuntimeError, match="QuantTensor not valid") as caught:
         bad.int()
     assert "IntQuantTensor not valid." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "error", "message"),
+    [
+        ("scale", torch.ones(3), ValueError, "scale of shape (3,), value of shape (2,)"),
+        ("zero_point", torch.ones(3), ValueError, "zero_point of shape (3,), value of shape (2,)"),
+        ("bit_width", torch.ones(2, 2), ValueError, "bit_width of shape (2, 2)"),
+        ("scale", None, TypeError, "IntQuantTensor(scale=None): expected a tensor or a number"),
+        ("value", [1.0], TypeError, "IntQuantTensor(value=[1.0]): expected a tensor"),
+        ("bit_width", 3.5, ValueError, "bit_width=3.5): expected a whole number >= 1"),
+    ],
+)
+def test_quant_tensor_refuses_fields_that_cannot_match(field, given, error, message):
+    fields = {"value": torch.tensor([1.0, -2.0]), "scale": 1.0, "zero_point": 0.0, "bit_width": 8}
+    with pytest.raises(error, match=re.escape(message)):
+        IntQuantTensor(**{**fields, field: given}, signed=True, training=False)
 
 
 @pytest.mark.parametrize(

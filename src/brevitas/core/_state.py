@@ -8,7 +8,23 @@ from torch import nn
 
 from brevitas import config
 
-__all__ = ["LearnedValueModule"]
+__all__ = ["PROGRESS", "LearnedValueModule", "save_progress"]
+
+#: Entry of a module's metadata in a state dict that tells how far its statistics are.
+PROGRESS = "brevitas_collection"
+
+
+def save_progress(destination: Any, prefix: str, progress: dict[str, Any]) -> None:
+    """Let the progress of a phase travel with a state dict, beside its keys.
+
+    Args:
+        destination: the state dict; a plain dict carries no metadata and takes nothing.
+        prefix: prefix of the module's keys, with its last dot.
+        progress: what the module needs to resume.
+    """
+    metadata = getattr(destination, "_metadata", None)
+    if metadata is not None:
+        metadata.setdefault(prefix[:-1], {})[PROGRESS] = progress
 
 
 class LearnedValueModule(nn.Module):

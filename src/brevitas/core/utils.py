@@ -108,7 +108,7 @@ class StatelessBuffer(nn.Module):
         self,
         value: Tensor | float,
         dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self._initial: Tensor | None
@@ -119,6 +119,10 @@ class StatelessBuffer(nn.Module):
             buffer = torch.tensor(value, dtype=dtype, device=device)
             self._initial = torch.tensor(value, dtype=dtype, device="cpu")
         self.register_buffer(VALUE_ATTR_NAME, buffer, persistent=False)
+        #: The constant as a Python number where it is one, readable without touching a device.
+        self.number: float | None = None
+        if self._initial is not None and self._initial.numel() == 1:
+            self.number = self._initial.item()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StatelessBuffer:
         super()._apply(fn, recurse)
@@ -132,7 +136,7 @@ class StatelessBuffer(nn.Module):
         """Take over the constant of another buffer of the same shape, in place."""
         with torch.no_grad():
             self.value.copy_(other.value)
-        self._initial = other._initial
+        self._initial, self.number = other._initial, other.number
 
     def forward(self) -> Tensor:
         """Return the constant, detached."""

@@ -18,6 +18,8 @@ from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling.runtime import ParameterListStats
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, SCALAR_SHAPE
 from brevitas.core.utils import StatelessBuffer
+from brevitas.function.ops_ste import abs_binary_sign_grad
+from brevitas.utils.torch_utils import widened
 
 __all__ = [
     "ParameterFromRuntimeZeroPoint",
@@ -45,7 +47,7 @@ class ZeroZeroPoint(nn.Module):
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
-        self.zero_point = StatelessBuffer(torch.tensor(0.0, dtype=dtype, device=device))
+        self.zero_point = StatelessBuffer(0.0, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return zero, a 0-d tensor."""
@@ -125,7 +127,7 @@ class StatsFromParameterZeroPoint(nn.Module):
 
 
 class ParameterZeroPoint(LearnedValueModule):
-    """A learned zero point with a given start: ``value / scale + min_int``.
+    """A learned zero point with a given start: ``|value| / scale + min_int``.
 
     Args:
         zero_point_init: real offset, a number or a tensor of shape ``zero_point_shape``.
@@ -161,17 +163,14 @@ class ParameterZeroPoint(LearnedValueModule):
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return the zero point, of the shape of ``value``."""
-        return self.scale_shift_zero_point(_widen(self.value), scale, bit_width)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        offset = abs_binary_sign_grad(widened(self.value))
+        return self.scale_shift_zero_point(offset, scale, bit_width)
 
 
 class ParameterFromRuntimeZeroPoint(CollectedParameter):
     """A learned zero point that starts from statistics of the first training batches.
 
-    ``-stats(x) / scale + min_int`` while collecting, ``-value / scale + min_int`` afterwards.
+    ``|stats(x)| / scale + min_int`` while collecting, ``|value| / scale + min_int`` afterwards.
 
     Args:
         collect_stats_steps: number of training forwards that collect statistics.
@@ -209,12 +208,14 @@ class ParameterFromRuntimeZeroPoint(CollectedParameter):
         """End the collection now and start learning from the average."""
         self.finish_collection()
 
+    def compute_statistic(self, x: Tensor) -> Tensor:
+        """Return the statistic of the view of ``x``."""
+        return self.zero_point_stats_impl(self.stats_input_view_shape_impl(x))
+
     def training_forward(self, x: Tensor) -> Tensor:
         """Real offset from the batch while collecting, from the parameter afterwards."""
-        if not self.collects_now():
-            return self.value
-        statistic = self.zero_point_stats_impl(self.stats_input_view_shape_impl(x))
-        return self.observe(statistic.to(torch.promote_types(statistic.dtype, torch.float32)))
+        statistic = self.collect(x)
+        return self.value if statistic is None else statistic
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return the zero point, of the shape of ``value``."""
@@ -222,13 +223,14 @@ class ParameterFromRuntimeZeroPoint(CollectedParameter):
             offset = self.training_forward(x)
         else:
             offset = self.running_statistic() if self.collecting else self.value
-        return self.scale_shift_zero_point(-_widen(offset), scale, bit_width)
+        offset = abs_binary_sign_grad(widened(offset))
+        return self.scale_shift_zero_point(offset, scale, bit_width)
 
 
 class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromParameterZeroPoint):
     """A learned zero point that starts from a statistic of the quantized parameter itself.
 
-    ``value`` is set from the statistic at the first call; ``-value / scale + min_int`` is learned.
+    ``value`` is set from the statistic at the first call; ``|value| / scale + min_int`` is learned.
     Takes the arguments of ``StatsFromParameterZeroPoint``.
     """
 
@@ -272,7 +274,8 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
             with torch.no_grad():
                 self.value.copy_(self.parameter_list_stats(x).reshape(self.value.shape))
             self.init_done = True
-        return self.scale_shift_zero_point(-_widen(self.value), scale, bit_width)
+        offset = abs_binary_sign_grad(widened(self.value))
+        return self.scale_shift_zero_point(offset, scale, bit_width)
 
     @property
     def has_learned_value(self) -> bool:

@@ -12,7 +12,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-_HALF_DTYPES = (torch.float16, torch.bfloat16)
+from brevitas.utils.torch_utils import widened
 
 
 def identity(x: Tensor) -> Tensor:
@@ -134,9 +134,7 @@ def _power_of_two(exponent: Tensor | float) -> Tensor | float:
     """`2 ** exponent`, exact for integers; float32 or wider for tensors."""
     if not isinstance(exponent, Tensor):
         return 2.0**exponent
-    if exponent.dtype in _HALF_DTYPES:
-        exponent = exponent.to(torch.float32)
-    return torch.pow(2, exponent)
+    return torch.pow(2, widened(exponent))
 
 
 def _as_integer(flag: bool | Tensor) -> Tensor | int:
@@ -216,10 +214,8 @@ def min_int(
         return _as_integer(narrow_range) - _power_of_two(bit_width - 1)
     if not isinstance(bit_width, Tensor):
         return 0.0
-    if bit_width.dtype in _HALF_DTYPES:
-        bit_width = bit_width.to(torch.float32)
     # The zero stays connected to a learned bit width, with gradient zero.
-    return bit_width * 0
+    return widened(bit_width) * 0
 
 
 def get_upper_bound_on_l1_norm(

@@ -5,12 +5,14 @@ Every mode here is a context manager that restores what it changed, also after a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as _DDP
 
 from brevitas import config
 from brevitas.core.scaling._collected import CollectedParameter
@@ -148,7 +150,8 @@ class calibration_mode(quantization_status_manager):
     every batch, each weighing alike. On leaving, scales and zero points take the averages.
 
     Args:
-        model: model with quantized layers; its training mode is kept.
+        model: model with quantized layers; its training mode is kept. Of one wrapped in
+            ``DistributedDataParallel`` the averages of all ranks are averaged on leaving.
         enabled: False to leave the model alone.
 
     Example:
@@ -186,10 +189,21 @@ class calibration_mode(quantization_status_manager):
         return self.model
 
     def __exit__(self, *error: Any) -> None:
+        wrapper = self.model
+        groups = (wrapper.process_group,) if isinstance(wrapper, _DDP) else ()
         for part, steps, momentum in self._collected:
             part.collect_stats_steps, part.momentum = steps, momentum
-            if error[:1] in ((), (None,)):
-                finalize_collect_stats(part)
+            if error[:1] in ((), (None,)) and part.has_statistics:
+                part.finish_collection(groups)
+        unseen = [part for part, *_ in self._collected if not part.has_statistics]
+        if unseen and error[:1] in ((), (None,)):
+            names = [n for n, module in self.model.named_modules() if module in unseen]
+            warnings.warn(
+                f"calibration_mode: no data reached {', '.join(names)}; expected at least one "
+                "forward pass of the model inside the block. Their scales are placeholders.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._collected = []
         super().__exit__(*error)
 
@@ -296,8 +310,8 @@ def _add_to_bias(layer: Any, correction: Tensor) -> None:
 class load_quant_model_mode:
     """Load a quantized checkpoint into a model without initialising scales from its weights.
 
-    Inside the block missing learned values are tolerated and nothing is taken anew from
-    weights that are about to be overwritten.
+    Inside the block nothing is taken anew from weights that are about to be overwritten.
+    Missing learned values are reported as always; see ``config.IGNORE_MISSING_KEYS``.
 
     Args:
         model: model with quantized layers.

@@ -19,6 +19,17 @@ BaseInjector = Injector
 ExtendedInjector = Injector
 
 __all__ = [
-    "BaseInjector", "DependencyError", "ExtendedInjector", "Injector", "InjectorMeta",
-    "QuantizerResolutionError", "This", "declared_names", "let", "record_reads", "resolve", "this",
-    "value"]
+    "BaseInjector",
+    "DependencyError",
+    "ExtendedInjector",
+    "Injector",
+    "InjectorMeta",
+    "QuantizerResolutionError",
+    "This",
+    "declared_names",
+    "let",
+    "record_reads",
+    "resolve",
+    "this",
+    "value",
+]

@@ -47,7 +47,8 @@ def arguments_of_function(function: Callable[..., Any], skip_first: bool = False
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return Arguments(
         tuple((p.name, p.default is p.empty) for p in named),
-        sum(p.kind is p.POSITIONAL_ONLY for p in named))
+        sum(p.kind is p.POSITIONAL_ONLY for p in named),
+    )
 
 
 def _arguments_of_code(function: FunctionType, skip_first: bool) -> Arguments:
@@ -58,7 +59,7 @@ def _arguments_of_code(function: FunctionType, skip_first: bool) -> Arguments:
     by_position = code.co_varnames[:count]
     optional_from = count - len(function.__defaults__ or ())
     keyword_defaults = function.__kwdefaults__ or {}
-    by_keyword = code.co_varnames[count:count + code.co_kwonlyargcount]
+    by_keyword = code.co_varnames[count : count + code.co_kwonlyargcount]
     wanted = [(name, index < optional_from) for index, name in enumerate(by_position)][first:]
     wanted += [(name, name not in keyword_defaults) for name in by_keyword]
     return Arguments(tuple(wanted), max(code.co_posonlyargcount - first, 0))

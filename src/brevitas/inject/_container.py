@@ -29,10 +29,23 @@ from brevitas.inject._value import value
 
 _PLAIN_SUFFIX = "_class"
 _RESERVED = frozenset({"let", "mro"})
-_METADATA = frozenset({
-    "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__",
-    "__classcell__", "__classdictcell__", "__conditional_annotations__", "__doc__",
-    "__firstlineno__", "__module__", "__qualname__", "__static_attributes__"})
+_METADATA = frozenset(
+    {
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__classcell__",
+        "__classdictcell__",
+        "__conditional_annotations__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__qualname__",
+        "__static_attributes__",
+    }
+)
+
 
 class _Kind(Enum):
     PLAIN = auto()
@@ -50,14 +63,17 @@ class Declaration(NamedTuple):
     owner: str
 
 
-
 def _is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
 def _is_buildable(part: object) -> bool:
-    return (isinstance(part, type) and not isinstance(part, (InjectorMeta, GenericAlias))
-            and not issubclass(part, Enum) and not is_foreign_injector(part))
+    return (
+        isinstance(part, type)
+        and not isinstance(part, (InjectorMeta, GenericAlias))
+        and not issubclass(part, Enum)
+        and not is_foreign_injector(part)
+    )
 
 
 def _declare(name: str, part: object, owner: str) -> Declaration:
@@ -87,7 +103,8 @@ class InjectorMeta(type):
         foreign = [base.__name__ for base in bases if not isinstance(base, InjectorMeta)]
         if foreign:
             raise DependencyError(
-                f"'{name}' inherits from {', '.join(foreign)}: expected injectors only.")
+                f"'{name}' inherits from {', '.join(foreign)}: expected injectors only."
+            )
         metadata = {key: part for key, part in namespace.items() if key in _METADATA}
         parts = {key: part for key, part in namespace.items() if key not in _METADATA}
         return _create(mcs, bases, parts, metadata.get("__qualname__", name), name, metadata)
@@ -105,8 +122,9 @@ class InjectorMeta(type):
             4
         """
         metadata = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        derived = _create(InjectorMeta, (cls,), overrides, f"{cls.__name__}.let(...)", cls.__name__,
-                          metadata)
+        derived = _create(
+            InjectorMeta, (cls,), overrides, f"{cls.__name__}.let(...)", cls.__name__, metadata
+        )
         type.__setattr__(derived, "__recipe__", (_let, (cls, overrides)))
         return derived
 
@@ -119,8 +137,11 @@ class InjectorMeta(type):
         return name in cls.__declarations__
 
     def __and__(cls, other: InjectorMeta) -> InjectorMeta:
-        return InjectorMeta(cls.__name__, (cls, other),
-                            {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+        return InjectorMeta(
+            cls.__name__,
+            (cls, other),
+            {"__module__": cls.__module__, "__qualname__": cls.__qualname__},
+        )
 
     def __dir__(cls) -> list[str]:
         return sorted({*super().__dir__(), *cls.__declarations__, "let"})
@@ -128,20 +149,28 @@ class InjectorMeta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise DependencyError(
             f"{cls.__name__}(): an injector has no instances; read its attributes from the class, "
-            "and change some of them with .let(...).")
+            "and change some of them with .let(...)."
+        )
 
     def __setattr__(cls, name: str, part: object) -> None:
         if not _is_dunder(name):
             raise DependencyError(
-                f"'{cls.__name__}.{name}' can not be set: use {cls.__name__}.let({name}=...).")
+                f"'{cls.__name__}.{name}' can not be set: use {cls.__name__}.let({name}=...)."
+            )
         super().__setattr__(name, part)
 
     def __delattr__(cls, name: str) -> None:
         raise DependencyError(f"'{cls.__name__}.{name}' can not be deleted.")
 
 
-def _create(mcs: type[InjectorMeta], bases: tuple[type, ...], parts: Mapping[str, Any], owner: str,
-            name: str, metadata: dict[str, Any]) -> InjectorMeta:
+def _create(
+    mcs: type[InjectorMeta],
+    bases: tuple[type, ...],
+    parts: Mapping[str, Any],
+    owner: str,
+    name: str,
+    metadata: dict[str, Any],
+) -> InjectorMeta:
     declarations: dict[str, Declaration] = {}
     for base in reversed(bases):
         # The left base wins with all that it inherits, also over a diamond's right side.
@@ -151,8 +180,12 @@ def _create(mcs: type[InjectorMeta], bases: tuple[type, ...], parts: Mapping[str
             raise DependencyError(f"'{name}' can not declare '{key}': the name is reserved.")
         declarations[key] = _declare(key, part, owner)
     parent = bases[0].__parent__ if bases else None
-    cls = type.__new__(mcs, name, bases, {
-        **metadata, "__declarations__": declarations, "__parent__": parent, "__recipe__": None})
+    cls = type.__new__(
+        mcs,
+        name,
+        bases,
+        {**metadata, "__declarations__": declarations, "__parent__": parent, "__recipe__": None},
+    )
     return cls
 
 
@@ -295,11 +328,11 @@ class _Scope:
         if not arguments.positional:
             return function(**found)
         leading = []
-        for name, _ in arguments.wanted[:arguments.positional]:
+        for name, _ in arguments.wanted[: arguments.positional]:
             if name not in found:
                 break  # no later one can be passed either
             leading.append(found.pop(name))
-        for name, _ in arguments.wanted[:arguments.positional]:
+        for name, _ in arguments.wanted[: arguments.positional]:
             found.pop(name, None)
         return function(*leading, **found)
 
@@ -307,13 +340,15 @@ class _Scope:
         if not reference.__path__:
             raise QuantizerResolutionError(
                 f"'{self.injector.__name__}' declares {reference!r}: name what it refers to, as in "
-                f"this.x\n{describe_chain(self.steps())}")
+                f"this.x\n{describe_chain(self.steps())}"
+            )
         injector = self.injector
         for _ in range(reference.__levels__):
             if injector.__parent__ is None:
                 raise QuantizerResolutionError(
                     f"'{self.injector.__name__}' declares {reference!r}, which climbs more levels "
-                    f"than there are outer injectors\n{describe_chain(self.steps())}")
+                    f"than there are outer injectors\n{describe_chain(self.steps())}"
+                )
             injector = injector.__parent__
         (_, first), *path = reference.__path__
         found = self.get(first) if injector is self.injector else resolve(injector, first, self)
@@ -327,8 +362,9 @@ class _Scope:
         return found
 
 
-def resolve(injector: InjectorMeta, name: str, caller: _Scope | None = None,
-            reads: set[str] | None = None) -> Any:
+def resolve(
+    injector: InjectorMeta, name: str, caller: _Scope | None = None, reads: set[str] | None = None
+) -> Any:
     """Return the attribute `name` of `injector`, built in a scope of its own.
 
     Args:

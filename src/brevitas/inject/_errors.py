@@ -53,8 +53,9 @@ def describe_chain(steps: Sequence[Step], last: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def unresolved(injector: str, name: str, steps: Sequence[Step],
-               declared: Iterable[str]) -> QuantizerResolutionError:
+def unresolved(
+    injector: str, name: str, steps: Sequence[Step], declared: Iterable[str]
+) -> QuantizerResolutionError:
     """Return the error for a name that nobody declares.
 
     Args:
@@ -71,8 +72,10 @@ def unresolved(injector: str, name: str, steps: Sequence[Step],
         message += f"\nNearest declared names: {', '.join(map(repr, nearest))}."
     if not steps:
         return UndeclaredNameError(message)
-    message += (f"\nDeclare it with {injector}.let({name}=...), or pass it to the layer as a "
-                "keyword argument.")
+    message += (
+        f"\nDeclare it with {injector}.let({name}=...), or pass it to the layer as a "
+        "keyword argument."
+    )
     return QuantizerResolutionError(message)
 
 
@@ -86,7 +89,8 @@ def circular(injector: str, name: str, steps: Sequence[Step]) -> QuantizerResolu
     """
     return QuantizerResolutionError(
         f"'{injector}' can not resolve attribute '{name}': it is a circular dependency\n"
-        f"{describe_chain(steps, name)}")
+        f"{describe_chain(steps, name)}"
+    )
 
 
 def note_chain(error: Exception, injector: str, steps: Sequence[Step]) -> None:
@@ -99,5 +103,6 @@ def note_chain(error: Exception, injector: str, steps: Sequence[Step]) -> None:
     """
     notes: Sequence[str] = getattr(error, "__notes__", ())
     if steps and not any(note.startswith(_NOTE_PREFIX) for note in notes):
-        add_note(error, f"{_NOTE_PREFIX} '{steps[0].name}' of '{injector}'. "
-                        f"{describe_chain(steps)}")
+        add_note(
+            error, f"{_NOTE_PREFIX} '{steps[0].name}' of '{injector}'. {describe_chain(steps)}"
+        )

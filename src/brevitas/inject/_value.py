@@ -41,7 +41,8 @@ class value:
             function = function.__func__
         if isinstance(function, type):
             raise DependencyError(
-                f"value({function.__name__}): expected a function; a class is declared as it is.")
+                f"value({function.__name__}): expected a function; a class is declared as it is."
+            )
         if not callable(function):
             raise DependencyError(f"value({function!r}): expected a function.")
         self.function = function
@@ -49,7 +50,8 @@ class value:
         if self.arguments.wanted and self.arguments.wanted[0][0] == "self":
             raise DependencyError(
                 f"{self!r} takes 'self': its arguments are names of the injector, "
-                "and an injector has no instances.")
+                "and an injector has no instances."
+            )
 
     def __reduce__(self) -> tuple[type[value], tuple[Callable[..., Any]]]:
         return value, (self.function,)

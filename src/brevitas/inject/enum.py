@@ -10,9 +10,16 @@ from enum import auto
 from brevitas.utils.python_utils import AutoName
 
 __all__ = [
-    "BitWidthImplType", "FloatToIntImplType", "LearnedRoundImplType", "QuantType",
-    "RestrictValueType", "ScalingImplType", "ScalingPerOutputType", "StatsOp",
-    "TruncScalingImplType"]
+    "BitWidthImplType",
+    "FloatToIntImplType",
+    "LearnedRoundImplType",
+    "QuantType",
+    "RestrictValueType",
+    "ScalingImplType",
+    "ScalingPerOutputType",
+    "StatsOp",
+    "TruncScalingImplType",
+]
 
 
 class QuantType(AutoName):

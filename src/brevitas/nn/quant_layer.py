@@ -26,6 +26,7 @@ from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from brevitas.quant_tensor.int_torch_handler import (
     FN_ACC_BITWIDTH_MAPPING,
     quant_output_scale_impl,
+    sums_one_scale,
 )
 
 __all__ = [
@@ -84,9 +85,21 @@ class QuantInputOutputLayer(QuantOutputMixin, QuantInputMixin, QuantLayerMixin):
         output_quant: quantizer of the output, or None.
         tie_input_output_quant: use the input's quantizer for the output as well.
         return_quant_tensor: return the output with scale, zero point and bit width.
-        report: keywords of the layer.
-        **extra: declarations that the layer makes for both quantizers.
+        **kwargs: keywords of the quantizers, by prefix: ``input_``, ``output_``.
     """
+
+    def __init__(
+        self,
+        input_quant: ActQuantType | None,
+        output_quant: ActQuantType | None,
+        tie_input_output_quant: bool,
+        return_quant_tensor: bool,
+        **kwargs: Any,
+    ) -> None:
+        QuantLayerMixin.__init__(self, return_quant_tensor)
+        report = KeywordReport(self, kwargs)
+        self.attach_input_output_quant(input_quant, output_quant, tie_input_output_quant, report)
+        report.warn_unused()
 
     def attach_input_output_quant(
         self,
@@ -119,7 +132,8 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
     """
 
     #: The functional form of the layer, by which its accumulator's rules are looked up.
-    accumulator_function: Callable[..., Tensor]
+    #: None in a layer of a user's own, which then has one accumulator scale per weight scale.
+    accumulator_function: Callable[..., Tensor] | None = None
     # Of the float layer, which is the other base of each concrete class.
     in_channels: int
     groups: int
@@ -139,7 +153,7 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         **kwargs: Any,
     ) -> None:
         QuantLayerMixin.__init__(self, return_quant_tensor)
-        report = KeywordReport(self, kwargs)  # type: ignore[arg-type]
+        report = KeywordReport(self, kwargs)
         factory = {"device": device, "dtype": dtype}
         self.attach_input_output_quant(
             input_quant, output_quant, tie_input_output_quant, report, **factory
@@ -170,6 +184,11 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
     def max_acc_bit_width(self, input_bit_width: Tensor, quant_weight_bit_width: Tensor) -> Tensor:
         """Bits that hold every possible accumulator value of the layer."""
         function = type(self).accumulator_function
+        if function is None:
+            raise NotImplementedError(
+                f"{type(self).__name__}: max_acc_bit_width needs the class attribute "
+                "accumulator_function (e.g. torch.nn.functional.linear), or an override."
+            )
         geometry = {name: getattr(self, name, 1) for name in ("stride", "dilation", "groups")}
         return FN_ACC_BITWIDTH_MAPPING[function](
             input_bit_width, quant_weight_bit_width, self.weight.shape, **geometry
@@ -179,13 +198,21 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         self, inp: Any, quant_input_scale: Tensor, quant_weight_scale: Tensor
     ) -> Tensor:
         """Scale of the accumulator: ``input scale * weight scale``, broadcastable to the output."""
+        function = type(self).accumulator_function
+        if function is None:
+            return quant_input_scale * quant_weight_scale.reshape(-1)
         repeats = self.groups if self.output_channel_dim == 1 else 1
         if repeats > 1 and quant_weight_scale.numel() > 1:
             quant_weight_scale = quant_weight_scale.flatten().repeat(repeats)
+        return quant_output_scale_impl(function, _plain(inp), quant_input_scale, quant_weight_scale)
+
+    def has_accumulator_scale(self, inp: IntQuantTensor) -> bool:
+        """True where all products that an output sums have one input scale."""
         function = type(self).accumulator_function
-        return quant_output_scale_impl(
-            function, _plain(inp), quant_input_scale, quant_weight_scale
-        )
+        if function is None:
+            return True
+        groups = getattr(self, "groups", 1)  # a linear layer has none
+        return sums_one_scale(function, inp.value, inp.scale, groups)
 
     def merge_bn_in(self, bn: nn.Module) -> None:
         """Fold a batch normalization that follows the layer into its weight and bias."""

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from brevitas.function.ops import dpu_round
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["FakeQuantPlan", "ROUNDING_MODES", "fake_quant", "to_integer"]
 
@@ -35,7 +37,6 @@ _IN_PLACE_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "ROUND_TO_ZERO": torch.Tensor.trunc_,
     "DPU": dpu_round,
 }
-_HALF_TYPES = (torch.float16, torch.bfloat16)
 
 Bound = Tensor | float
 
@@ -52,10 +53,6 @@ class FakeQuantPlan:
 
     rounding: str = "ROUND"
     clamp_passes_gradient: bool = False
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in _HALF_TYPES else x
 
 
 def to_integer(
@@ -78,13 +75,18 @@ def to_integer(
         >>> to_integer(torch.tensor([0.26, -9.0]), torch.tensor(0.1), None, -8.0, 7.0, "ROUND")
         tensor([ 3., -8.])
     """
-    integer = _widen(x) / scale
+    integer = widened(x) / scale
     if zero_point is not None:
-        integer = integer.add_(zero_point)
+        is_broader = zero_point.dim() > 0 and not _is_expandable(zero_point, integer)
+        integer = integer + zero_point if is_broader else integer.add_(zero_point)
     integer = _IN_PLACE_ROUNDING[rounding](integer)
     if isinstance(lower, Tensor) or isinstance(upper, Tensor):
         return _clamp_by_tensors(integer, lower, upper)
     return integer.clamp_(lower, upper)
+
+
+def _is_expandable(operand: Tensor, target: Tensor) -> bool:
+    return torch.broadcast_shapes(operand.shape, target.shape) == target.shape
 
 
 def _clamp_by_tensors(integer: Tensor, lower: Bound, upper: Bound) -> Tensor:
@@ -192,30 +194,31 @@ def _input_gradients(
     a clamp that passes gradients counts as not clamped.
     """
     x, scale, zero_point, lower, upper = operands
-    grad, ratio = _widen(grad), _widen(x) / scale
+    grad, ratio = widened(grad), widened(x) / scale
     shifted = ratio if zero_point is None else ratio + zero_point
     differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     round_ = _StraightThrough.apply if differentiable else _round
     rounded = round_(shifted, plan.rounding)
     passes = plan.clamp_passes_gradient
-    below, above = rounded < lower, rounded > upper
-    clamped = below | above
+    integer = operands.clamp(rounded)
+    # Only these look at which elements are clamped; NaN counts as clamped.
+    clamped = torch.empty(0) if passes else integer.ne(rounded)
     grads: list[Tensor | None] = [None] * 5
     if needs[0]:
         grads[0] = (grad if passes else grad.masked_fill(clamped, 0.0)).to(x.dtype)
     if needs[1]:
-        integer = operands.clamp(rounded)
         if passes and differentiable:
             integer = rounded + (integer - rounded).detach()
         steps = integer if zero_point is None else integer - zero_point
         through = ratio if passes else ratio.masked_fill(clamped, 0.0)
         grads[1] = _reduce(grad * (steps - through), scale)
     if needs[2] and zero_point is not None:
-        outside = torch.zeros_like(clamped) if passes else clamped
+        outside = torch.zeros_like(grad, dtype=torch.bool) if passes else clamped
         grads[2] = _reduce((-grad * scale).masked_fill(~outside, 0.0), zero_point)
-    for index, where, bound in ((3, below, lower), (4, above, upper)):
+    for index, bound in ((3, lower), (4, upper)):
         if needs[index] and not passes and isinstance(bound, Tensor):
-            grads[index] = _reduce((grad * scale).masked_fill(~where, 0.0), bound)
+            beyond = rounded < bound if index == 3 else rounded > bound
+            grads[index] = _reduce((grad * scale).masked_fill(~beyond, 0.0), bound)
     return tuple(grads)
 
 
@@ -242,7 +245,7 @@ def fake_quant(
     and rounded once at the end.
 
     Args:
-        x: real values, any shape.
+        x: real values, any shape; integers are taken as real values of the scale's dtype.
         scale: real value of one integer step, broadcastable to ``x``.
         zero_point: integer that stands for zero, broadcastable to ``x``; None means zero.
         lower: smallest integer, a number or a 0-d tensor (then it receives a gradient).
@@ -260,4 +263,17 @@ def fake_quant(
     Reference: Esser et al., "Learned Step Size Quantization", 2020 (gradient for the scale);
     Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
     """
-    return _FakeQuantFn.apply(x, scale, zero_point, lower, upper, plan)
+    x = x if x.is_floating_point() else x.to(scale.dtype)
+    operands = (x, scale, zero_point, lower, upper)
+    if not _needs_autograd(operands):
+        return _FakeQuantFn.forward(*operands, plan)
+    return _FakeQuantFn.apply(*operands, plan)
+
+
+def _needs_autograd(operands: tuple[Any, ...]) -> bool:
+    """True where a gradient may be asked for, forward or backward, or a transform looks on."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(
+        isinstance(operand, Tensor) and operand.requires_grad for operand in operands
+    )

@@ -33,7 +33,8 @@ BiasQuantProxyProtocol = QuantProxyProtocol
 INPUT_SCALE_REQUIRED = (
     "QuantLayer is not correctly configured, check if warnings were raised. "
     "Input scale required: the bias is quantized at the scale of the accumulator, which needs a "
-    "quantized input and a quantized weight. Pass a QuantTensor, set `input_quant` (e.g. "
+    "quantized input and a quantized weight, with one input scale for all products that an output "
+    "sums. Pass a QuantTensor, set `input_quant` (e.g. "
     "Int8ActPerTensorFloat), or use a bias quantizer with a scale of its own (e.g. "
     "Int8BiasPerTensorFloatInternalScaling)."
 )
@@ -43,6 +44,7 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
     """A quantized parameter; its statistics follow the parameter wherever it is replaced."""
 
     parameter_name = "weight"
+    _built_from: InjectorMeta | None = None
 
     @property
     def tracked_parameter_list(self) -> list[Tensor]:
@@ -56,7 +58,7 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
 
     def update_tracked_modules(self) -> None:
         """A further layer changes what the parts are built from: they are built anew."""
-        self.tensor_quant = None
+        self._built_from = None
 
     def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
         """Build the tensor quantizer, or reset its values where it exists already.
@@ -78,10 +80,12 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         if fresh is not None:
             fresh.to(device=tracked[0].device, dtype=tracked[0].dtype).train(self.training)
         current = self.tensor_quant
-        if current is None or fresh is None or not _is_resettable(current, fresh):
+        same_recipe = self._built_from is self._declaration
+        if current is None or fresh is None or not (same_recipe and _is_resettable(current, fresh)):
             self.tensor_quant = fresh
         else:
             _reset_in_place(current, fresh, kept)
+        self._built_from = self._declaration
 
     def max_uint_value(self, bit_width: Tensor) -> Tensor:
         """Largest magnitude as an unsigned integer, ``2**b - 1`` or less in narrow range."""
@@ -97,20 +101,20 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
 
 
 def _is_resettable(current: nn.Module, fresh: nn.Module) -> bool:
-    """True where every part that was not replaced has tensors of the fresh one's shapes."""
+    """True where every part not replaced has tensors of the fresh one's shapes and devices."""
     if type(current) is not type(fresh):
         return False
     parts = dict(current.named_modules())
     return all(
-        _shapes(part) == _shapes(parts[name])
+        _layout(part) == _layout(parts[name])
         for name, part in fresh.named_modules()
         if type(parts.get(name)) is type(part)
     )
 
 
-def _shapes(part: nn.Module) -> dict[str, torch.Size]:
+def _layout(part: nn.Module) -> dict[str, tuple[torch.Size, torch.device]]:
     own = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
-    return {name: tensor.shape for name, tensor in own}
+    return {name: (tensor.shape, tensor.device) for name, tensor in own}
 
 
 @torch.no_grad()
@@ -119,7 +123,7 @@ def _reset_in_place(current: nn.Module, fresh: nn.Module, kept: set[str]) -> Non
     parts = dict(fresh.named_modules())
     for name, part in current.named_modules():
         source = parts.get(name)
-        if type(source) is not type(part):
+        if source is None or type(source) is not type(part):
             continue
         own = {f"{name}.{key}".lstrip("."): p for key, p in part.named_parameters(recurse=False)}
         new = {f"{name}.{key}".lstrip("."): p for key, p in source.named_parameters(recurse=False)}
@@ -128,7 +132,7 @@ def _reset_in_place(current: nn.Module, fresh: nn.Module, kept: set[str]) -> Non
                 parameter.data.copy_(new[key])
         if isinstance(part, LearnedValueModule) and not kept.intersection(own):
             part.forget_learned_value()
-        if isinstance(part, StatelessBuffer):
+        if isinstance(part, StatelessBuffer) and isinstance(source, StatelessBuffer):
             part.replace(source)
 
 
@@ -319,12 +323,13 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         """Scale of the accumulator, ``input scale * weight scale``, one per bias or one for all."""
         if not isinstance(input, IntQuantTensor) or not isinstance(weight, IntQuantTensor):
             return None
-        scale = self.quant_output_scale_impl(input, weight, self.tracked_module_list[0])
+        layer: Any = self.tracked_module_list[0]
+        if not layer.has_accumulator_scale(input):
+            return None
+        scale = self.quant_output_scale_impl(input, weight, layer)
         return scale.reshape(-1)
 
-    def forward(
-        self, x: Tensor, input: Any = None, weight: Any = None
-    ) -> Tensor | IntQuantTensor:
+    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Tensor | IntQuantTensor:
         """Quantize the bias ``x``, at the accumulator's scale where it has none of its own.
 
         Raises:

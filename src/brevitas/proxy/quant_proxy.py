@@ -6,6 +6,7 @@ that returns into a quant tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -40,7 +41,6 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     Attributes:
         disable_quant: assign True to pass values through unquantized, False to resume.
         tracked_module_list: the layers; not child modules of the proxy.
-        quant_injector: the declaration, with the layer's keywords.
         tensor_quant: the built quantizer, None where nothing is quantized.
     """
 
@@ -48,13 +48,22 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         nn.Module.__init__(self)
         ExportMixin.__init__(self)
         self.update_state_dict_impl: Any = None
-        self.quant_injector = quant_injector
+        self._declaration = quant_injector
         self.tracked_module_list: list[nn.Module] = []
         self.disable_quant = False
         self.skip_create_quant_tensor = False
         self.is_groupwise = False
         self.tensor_quant: nn.Module | None = None
         self.add_tracked_module(quant_layer)
+
+    @property
+    def quant_injector(self) -> InjectorMeta:
+        """The declaration, with the layer's keywords, bound to the layers; assignable."""
+        return self.bound_injector()
+
+    @quant_injector.setter
+    def quant_injector(self, declaration: InjectorMeta) -> None:
+        self._declaration = declaration
 
     @property
     def requires_export_handler(self) -> bool:
@@ -107,10 +116,14 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
         if int_quant is not None:
             return getattr(int_quant, name)
-        return getattr(self.quant_injector, name) if name in self.quant_injector else None
+        return getattr(self._declaration, name) if name in self._declaration else None
 
     def _tensor_quant_impl(self) -> nn.Module | None:
         return self.tensor_quant
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self.drop_cache()
+        return super()._apply(fn, recurse)
 
     def add_tracked_module(self, module: nn.Module) -> None:
         """Attach one more layer and build the quantizer anew over all of them.
@@ -125,7 +138,11 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
             raise TypeError(f"add_tracked_module({module!r}): expected a torch.nn.Module.")
         self.tracked_module_list.append(module)
         self.update_tracked_modules()
-        self.init_tensor_quant()
+        try:
+            self.init_tensor_quant()
+        except Exception:
+            self.tracked_module_list.pop()
+            raise
 
     def update_tracked_modules(self) -> None:
         """Called after a layer was attached; the tracked layers are read when they are needed."""
@@ -137,7 +154,7 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         """
         modules = self.tracked_module_list
         module = modules[0] if len(modules) == 1 else tuple(modules)
-        return self.quant_injector.let(module=module, proxy_module=self)
+        return self._declaration.let(module=module, proxy_module=self)
 
     def init_tensor_quant(self) -> None:
         """Build the tensor quantizer from the declaration."""

@@ -106,11 +106,15 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
         if "update_state_dict_impl" in injector and tensor_quant is not None:
             self.update_state_dict_impl = injector.update_state_dict_impl
 
-    def internal_forward(self, force_eval: bool) -> Any:
-        """Quantize a zero, to read the scale of a quantizer that does not depend on its input."""
+    def internal_forward(self, force_eval: bool = True) -> Any:
+        """Quantize a zero, to read the scale of a quantizer that does not depend on its input.
+
+        Args:
+            force_eval: kept for compatibility. The reading is as in evaluation in any case: a
+                zero seen in training would enter the statistics.
+        """
         was_training, kept = self.training, self._cached_act
-        if force_eval:
-            self.eval()
+        self.eval()
         try:
             return self(self._sentinel())
         finally:
@@ -187,10 +191,14 @@ class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):
 
     def scale(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the scale depends on the input."""
-        raise RuntimeError("scale(): the scale of a dynamic quantizer depends on its input; "
-                           "quantize the input and read `.scale` of the result.")
+        raise RuntimeError(
+            "scale(): the scale of a dynamic quantizer depends on its input; "
+            "quantize the input and read `.scale` of the result."
+        )
 
     def zero_point(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the zero point depends on the input."""
-        raise RuntimeError("zero_point(): the zero point of a dynamic quantizer depends on its "
-                           "input; quantize the input and read `.zero_point` of the result.")
+        raise RuntimeError(
+            "zero_point(): the zero point of a dynamic quantizer depends on its "
+            "input; quantize the input and read `.zero_point` of the result."
+        )

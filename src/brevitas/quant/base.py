@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brevitas.core.function_wrapper import CeilSte
+from brevitas.core.restrict_val import FloatRestrictValue as FloatRestrictValue
 from brevitas.core.stats import NegativeMinOrZero, NegativePercentileOrZero
 from brevitas.core.zero_point import (
     ParameterFromRuntimeZeroPoint,

@@ -80,6 +80,36 @@ def quant_output_scale_impl(
     return _per_input(quant_input_scale, rank) * _per_channel(fn, quant_weight_scale, rank)
 
 
+def sums_one_scale(
+    fn: Callable[..., Any], inp: Tensor, quant_input_scale: Tensor, groups: int = 1
+) -> bool:
+    """Tell whether all products that an output sums have one input scale.
+
+    Only then is there an integer accumulator. The scale may vary between samples, and between
+    the channels of a depthwise convolution, but not along the dimensions that are summed over.
+
+    Args:
+        fn: `torch.nn.functional.linear` or a (transposed) convolution.
+        inp: Input of the layer.
+        quant_input_scale: Scale of the input, broadcastable to it.
+        groups: Groups of the convolution.
+
+    Example:
+        >>> x, per_channel = torch.ones(1, 3, 5, 5), torch.ones(1, 3, 1, 1)
+        >>> sums_one_scale(torch.conv2d, x, per_channel)
+        False
+        >>> sums_one_scale(torch.conv2d, x, per_channel, groups=3)
+        True
+    """
+    if is_per_tensor(quant_input_scale):
+        return True
+    spatial = _SPATIAL_DIMS[fn]
+    channel = inp.dim() - 1 - spatial
+    sizes = _per_input(quant_input_scale, inp.dim()).shape
+    is_depthwise = spatial > 0 and groups == inp.shape[channel]
+    return all(size == 1 for size in sizes[channel + is_depthwise :])
+
+
 def _weight_bit_width(weight: Any) -> Tensor:
     """Bits of `q_w - z_w`: one more than of `q_w` if there is a zero point."""
     zero = known_no_zero_point(weight)

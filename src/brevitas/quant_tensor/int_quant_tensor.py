@@ -45,11 +45,32 @@ def _new(
     training: bool | Tensor,
 ) -> IntQuantTensor:
     has_zero_point = None if isinstance(zero_point, Tensor) else zero_point != 0
+    if value is not None and not isinstance(value, Tensor):
+        raise TypeError(f"IntQuantTensor(value={value!r}): expected a tensor of real values.")
+    if isinstance(bit_width, (int, float)) and not (bit_width >= 1 and bit_width == int(bit_width)):
+        raise ValueError(f"IntQuantTensor(bit_width={bit_width!r}): expected a whole number >= 1.")
     scale = _as_tensor(scale, value)
     zero_point = _as_tensor(zero_point, value)
     bit_width = _as_tensor(bit_width, value)
+    if value is not None and not is_script_traced():  # metadata alone has no value
+        _check_fields(value, scale=scale, zero_point=zero_point, bit_width=bit_width)
     tensors = (value, scale, zero_point, bit_width)
     return _build(cls, tensors, bool(signed), bool(training), has_zero_point)
+
+
+def _check_fields(value: Any, **fields: Any) -> None:
+    """Refuse fields that do not describe the value."""
+    shape = value.shape
+    for name, field in fields.items():
+        if not isinstance(field, Tensor):
+            raise TypeError(f"IntQuantTensor({name}={field!r}): expected a tensor or a number.")
+        trailing = zip(reversed(field.shape), reversed(shape), strict=False)
+        if field.dim() > len(shape) or any(own not in (1, size) for own, size in trailing):
+            raise ValueError(
+                f"IntQuantTensor({name} of shape {tuple(field.shape)}, value of shape "
+                f"{tuple(shape)}): expected one number, or a shape that broadcasts to the "
+                f"value's; reshape {name}, e.g. to (1, channels, 1, 1) for images."
+            )
 
 
 def _build(

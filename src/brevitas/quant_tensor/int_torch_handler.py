@@ -15,6 +15,7 @@ from torch import Tensor
 from brevitas.quant_tensor import _int_arithmetic as arithmetic
 from brevitas.quant_tensor._accumulator import (
     FN_ACC_BITWIDTH_MAPPING,
+    argument,
     max_acc_bit_width_avg_pool2d,
     max_acc_bit_width_convNd,
     max_acc_bit_width_convtransposeNd,
@@ -23,7 +24,12 @@ from brevitas.quant_tensor._accumulator import (
 )
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._int_mixin import is_affine_int
-from brevitas.quant_tensor._layer_output import LayerOutput, layer_output, quant_output_scale_impl
+from brevitas.quant_tensor._layer_output import (
+    LayerOutput,
+    layer_output,
+    quant_output_scale_impl,
+    sums_one_scale,
+)
 from brevitas.quant_tensor._tensor_interface import tensor_functions
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
 
@@ -40,6 +46,7 @@ __all__ = [
     "max_acc_bit_width_linear",
     "quant_layer",
     "quant_output_scale_impl",
+    "sums_one_scale",
 ]
 
 Handler = Callable[..., Any]
@@ -108,12 +115,15 @@ def quant_layer(
 
     Returns:
         Affine integer tensor with the accumulator's bit width if input and weight both are
-        affine integers, else a plain tensor.
+        affine integers and each output sums products of one scale, else a plain tensor.
     """
     operands = _unpack_quant_tensor((quant_input, quant_weight, bias))
     value = fn(*operands, *args, **kwargs)
     if not (is_affine_int(quant_input) and is_affine_int(quant_weight)):
         return value
+    groups = argument(args, kwargs, 3, "groups", 1)
+    if not sums_one_scale(fn, operands[0], quant_input.scale, groups):
+        return value  # no integer accumulator has two scales
     output = layer_output(fn, quant_input, quant_weight, bias, *args, **kwargs)
     return quant_input._from_fields(value, *output)
 

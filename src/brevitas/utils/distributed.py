@@ -85,6 +85,10 @@ def shard(
     kept = set(replicas.held())
     fully_shard(module, mesh=mesh, ignored_params=ignored | kept, **fully_shard_arguments)
     replicas.follow()
+    groups = tuple(mesh.get_all_groups())
+    owners: set[Any] = {owner for owner, _ in replicas._owners}
+    for part in owners:
+        part.statistics_groups = groups  # where they collect any
     for root in modules:
         root.register_forward_pre_hook(replicas.before_forward)
         root.register_load_state_dict_post_hook(replicas.after_load)

@@ -89,7 +89,9 @@ class Registry(Generic[T]):
                 if key in self._registry:
                     warnings.warn(
                         f"'{key}' is already registered in {self.registry_name}. "
-                        "Overwriting the existing value.", stacklevel=2)
+                        "Overwriting the existing value.",
+                        stacklevel=2,
+                    )
                 self._registry[key] = registered
             return registered
 
@@ -111,7 +113,8 @@ class Registry(Generic[T]):
         if name not in self._registry:
             raise ValueError(
                 f"'{name}' not found in {self.registry_name}. "
-                f"The registered keys are: {', '.join(self._registry)}")
+                f"The registered keys are: {', '.join(self._registry)}"
+            )
         return self._registry[name]
 
 
@@ -129,8 +132,9 @@ def recurse_getattr(obj: object, attr: str) -> Any:
     return reduce(getattr, attr.split("."), obj)
 
 
-def hooked_on_a_function(function: Callable[..., T],
-                         prefunction: Callable[..., object]) -> Callable[..., T]:
+def hooked_on_a_function(
+    function: Callable[..., T], prefunction: Callable[..., object]
+) -> Callable[..., T]:
     """Return a function that calls `prefunction`, then `function`, with the same arguments.
 
     Args:
@@ -224,8 +228,7 @@ def parse_dataclass_dicts(data_cls: Any, dict_attributes: Sequence[str]) -> None
         label = f"{type(data_cls).__name__}.{name}"
         fields = vars(data_cls)
         if name not in fields:
-            raise ValueError(
-                f"{label}: no such attribute.{did_you_mean(name, fields)}")
+            raise ValueError(f"{label}: no such attribute.{did_you_mean(name, fields)}")
         text = fields[name]
         if text is None:
             parsed: Any = {}

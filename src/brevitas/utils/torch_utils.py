@@ -15,6 +15,17 @@ from torch.nn.functional import pad
 
 # PyTorch has dropped named tensors; renaming is kept as a no-operation.
 NAMED_TENSORS_SUPPORTED = False
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return half-precision values in float32, in which all quantizers compute, others unchanged.
+
+    Example:
+        >>> widened(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return x.float() if x.dtype in HALF_DTYPES else x
 
 
 class StopFwdException(Exception):
@@ -95,8 +106,13 @@ def torch_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(old_dtype)
 
 
-def kthvalue(x: Tensor, k: int, dim: int | None = None, keepdim: bool = False,
-             out: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def kthvalue(
+    x: Tensor,
+    k: int,
+    dim: int | None = None,
+    keepdim: bool = False,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Return the k-th smallest elements along a dimension, and their indices.
 
     Args:
@@ -164,8 +180,9 @@ def pad_to_dim(tensor: Tensor, dim_to_expand: int, new_dim: int) -> Tensor:
     """
     size = tensor.shape[dim_to_expand]
     if new_dim < size:
-        raise ValueError(f"new_dim={new_dim}: expected at least {size}, the size of dimension "
-                         f"{dim_to_expand}.")
+        raise ValueError(
+            f"new_dim={new_dim}: expected at least {size}, the size of dimension {dim_to_expand}."
+        )
     widths = [0, 0] * tensor.dim()
     # `pad` counts dimensions from the last, two widths each.
     widths[2 * (tensor.dim() - 1 - dim_to_expand % tensor.dim()) + 1] = new_dim - size
@@ -189,8 +206,9 @@ def padding_to_multiple(x: Tensor, dim_to_expand: int, dim_multiple: int) -> Ten
     return pad_to_dim(x, dim_to_expand, size + missing) if missing else x
 
 
-def float_internal_scale(x: Tensor, mantissa_bit_width: Tensor, fp_internal_scale_min: Tensor,
-                         eps: float) -> Tensor:
+def float_internal_scale(
+    x: Tensor, mantissa_bit_width: Tensor, fp_internal_scale_min: Tensor, eps: float
+) -> Tensor:
     """Return the step between neighbouring minifloats at each element.
 
     `2 ** max(floor(log2(|x| + eps)) - mantissa_bit_width, fp_internal_scale_min)`; the gradient
@@ -253,8 +271,10 @@ def torch_partial_deepcopy(model: nn.Module) -> nn.Module:
     Args:
         model: The module to copy; its buffers are copied.
     """
-    memo = {id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-            for parameter in model.parameters()}
+    memo = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        for parameter in model.parameters()
+    }
     return copy.deepcopy(model, memo)
 
 

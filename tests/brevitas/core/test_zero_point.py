@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import brevitas.nn as qnn
 from brevitas import config
 from brevitas.core.function_wrapper import FloorSte, OverOutputChannelView, OverTensorView
 from brevitas.core.quant import IntQuant
@@ -180,3 +181,74 @@ def test_view_of_the_whole_tensor() -> None:
         IntQuant(False, False), True, OverTensorView(), 0, NegativeMinOrZero(), (), [weight]
     )
     assert part(weight, SCALE, BITS).item() == 4.0
+
+
+class _Offset(nn.Module):
+    """Statistic with a given result, so that the collected offset is known."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_full((), self.offset)
+
+
+def _learned_from_a_number(offset: float) -> nn.Module:
+    return ParameterZeroPoint(offset, IntQuant(False, False), False)
+
+
+def _learned_from_batches(offset: float) -> nn.Module:
+    part = ParameterFromRuntimeZeroPoint(1, IntQuant(False, False), False, _Offset(offset))
+    part(torch.ones(2), SCALE, BITS)
+    return part
+
+
+def _learned_from_the_parameter(offset: float) -> nn.Module:
+    weight = nn.Parameter(torch.ones(2))
+    part = ParameterFromStatsFromParameterZeroPoint(
+        IntQuant(False, False), False, OverTensorView(), 0, _Offset(offset), (), [weight]
+    )
+    part(weight, SCALE, BITS)
+    return part
+
+
+LEARNED = [_learned_from_a_number, _learned_from_batches, _learned_from_the_parameter]
+
+
+@pytest.mark.parametrize("build", LEARNED)
+@pytest.mark.parametrize(("offset", "slope"), [(0.5, 1.0), (0.0, 1.0), (-0.5, -1.0)])
+def test_the_offset_is_the_magnitude_of_the_value(
+    build: Callable[[float], nn.Module], offset: float, slope: float
+) -> None:
+    """``z = |value| / scale``; its slope at zero is that of positive values, not zero."""
+    part = build(offset)
+    assert part.value.item() == offset
+    zero_point = part(torch.ones(2), SCALE, BITS)
+    assert torch.equal(zero_point, torch.tensor(abs(offset)) / SCALE)
+    part.zero_grad()
+    zero_point.backward()
+    assert torch.equal(part.value.grad, torch.tensor(slope) / SCALE)
+
+
+@pytest.mark.parametrize("offset", [0.5, -0.5])
+def test_the_magnitude_is_taken_while_collecting(offset: float) -> None:
+    part = ParameterFromRuntimeZeroPoint(3, IntQuant(False, False), False, _Offset(offset))
+    for mode in (True, False):
+        zero_point = part.train(mode)(torch.ones(2), SCALE, BITS)
+        assert torch.equal(zero_point, torch.tensor(0.5) / SCALE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("fused", [True, False])
+def test_integer_inputs_are_taken_as_real_numbers(dtype: torch.dtype, fused: bool) -> None:
+    x = torch.arange(-5, 5) if dtype is not torch.uint8 else torch.arange(0, 10)
+    results = []
+    for given in (x.to(dtype), x.float()):
+        layer = qnn.QuantIdentity(bit_width=3)
+        if not fused:
+            rounding = layer.act_quant.fused_activation_quant_proxy.tensor_quant.int_quant
+            rounding.float_to_int_impl.register_forward_hook(lambda *arguments: None)
+        results.append([layer(given), layer.eval()(given)])
+    for actual, expected in zip(*results, strict=True):
+        assert actual.dtype is torch.float32 and torch.equal(actual, expected)

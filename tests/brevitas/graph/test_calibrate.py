@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import brevitas.nn as qnn
+from brevitas import config
 from brevitas.graph.calibrate import (
     bias_correction_mode,
     calibration_mode,
@@ -43,13 +44,9 @@ def scaling(proxy):
 def model():
     return nn.Sequential(
         qnn.QuantIdentity(return_quant_tensor=True),
-        qnn.QuantLinear(
-            4, 6, bias_quant=Int16Bias, weight_bit_width=3, return_quant_tensor=True
-        ),
+        qnn.QuantLinear(4, 6, bias_quant=Int16Bias, weight_bit_width=3, return_quant_tensor=True),
         qnn.QuantReLU(bit_width=3, return_quant_tensor=True),
-        qnn.QuantLinear(
-            6, 2, weight_bit_width=3, output_quant=ShiftedUint8ActPerTensorFloat
-        ),
+        qnn.QuantLinear(6, 2, weight_bit_width=3, output_quant=ShiftedUint8ActPerTensorFloat),
     ).eval()
 
 
@@ -80,9 +77,10 @@ class TestCalibration:
         with torch.no_grad(), calibration_mode(module):
             for x in BATCHES:
                 module(x)
-        inputs, hidden = BATCHES, [
-            F.linear(x, module[1].weight, module[1].bias).relu() for x in BATCHES
-        ]
+        inputs, hidden = (
+            BATCHES,
+            [F.linear(x, module[1].weight, module[1].bias).relu() for x in BATCHES],
+        )
         mean_input = torch.stack([x.abs().max() for x in inputs]).mean()
         mean_hidden = torch.stack([h.max() for h in hidden]).mean()
         torch.testing.assert_close(module[0].act_quant.scale(), mean_input / 128)
@@ -170,8 +168,9 @@ class TestCalibration:
 
     def test_without_data(self):
         layer = qnn.QuantIdentity()
-        with calibration_mode(layer):
-            pass
+        with pytest.warns(UserWarning, match="calibration_mode: no data reached act_quant"):
+            with calibration_mode(layer):
+                pass
         assert scaling(layer.act_quant).collecting
         assert layer.state_dict() == {}
 
@@ -384,9 +383,7 @@ class TestBiasCorrection:
         assert torch.equal(layer.bias, before) and _status(layer) == status
 
     def test_returns_quant_tensors_again(self):
-        layer = qnn.QuantLinear(
-            4, 6, input_quant=Int8ActPerTensorFloat, return_quant_tensor=True
-        )
+        layer = qnn.QuantLinear(4, 6, input_quant=Int8ActPerTensorFloat, return_quant_tensor=True)
         x = torch.randn(5, 4)
         layer(x)
         layer.eval()
@@ -414,3 +411,35 @@ class TestLoading:
             assert same is target
             target.load_state_dict(source.state_dict())
         assert torch.equal(target.eval()(x), source.eval()(x))
+
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_initialisation_on_loading_is_off_inside(self, outside):
+        layer = qnn.QuantLinear(4, 6)
+        with config.overrides(REINIT_ON_STATE_DICT_LOAD=outside):
+            with load_quant_model_mode(layer):
+                assert not config.REINIT_ON_STATE_DICT_LOAD
+                with load_quant_model_mode(layer):
+                    assert not config.REINIT_ON_STATE_DICT_LOAD
+                assert not config.REINIT_ON_STATE_DICT_LOAD
+            assert config.REINIT_ON_STATE_DICT_LOAD is outside
+
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_an_error_restores_the_configuration(self, outside):
+        layer = qnn.QuantLinear(4, 6)
+        with config.overrides(REINIT_ON_STATE_DICT_LOAD=outside):
+            with pytest.raises(RuntimeError, match="size mismatch"), load_quant_model_mode(layer):
+                layer.load_state_dict({"weight": torch.zeros(1)}, strict=False)
+            assert config.REINIT_ON_STATE_DICT_LOAD is outside
+
+    def test_learned_values_stay_where_the_checkpoint_lacks_them(self):
+        learned = Int8WeightPerTensorFloat.let(
+            scaling_impl_type=ScalingImplType.PARAMETER_FROM_STATS
+        )
+        layer = qnn.QuantLinear(4, 6, weight_quant=learned)
+        before = layer.quant_weight().scale.detach().clone()
+        state = {"weight": 3 * layer.weight.detach()}
+        with load_quant_model_mode(layer):
+            layer.load_state_dict(state, strict=False)
+        assert torch.equal(layer.quant_weight().scale.detach(), before)
+        layer.load_state_dict(state, strict=False)
+        torch.testing.assert_close(layer.quant_weight().scale.detach(), 3 * before)

@@ -20,10 +20,14 @@ from brevitas.inject._arguments import _BY_CONSTRUCTOR, arguments_of_class, argu
         lambda a, /, b, *, c, d=1: 0,
         lambda a=1, /, *args, b, **kwargs: 0,
         lambda *args, **kwargs: 0,
-    ])
+    ],
+)
 def test_same_as_inspect(function):
-    named = [p for p in inspect.signature(function).parameters.values()
-             if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    named = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     arguments = arguments_of_function(function)
     assert arguments.wanted == tuple((p.name, p.default is p.empty) for p in named)
     assert arguments.positional == sum(p.kind is p.POSITIONAL_ONLY for p in named)
@@ -32,7 +36,6 @@ def test_same_as_inspect(function):
 def test_self_is_left_out_also_when_it_is_positional_only():
 
     class Example:
-
         def __init__(self, a, /, b):
             pass
 
@@ -43,7 +46,6 @@ def test_self_is_left_out_also_when_it_is_positional_only():
 def test_classes_are_not_kept_alive():
 
     class Example(dict):
-
         def __init__(self, a):
             super().__init__()  # makes the constructor refer to its class
 

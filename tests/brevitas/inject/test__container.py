@@ -28,19 +28,16 @@ from brevitas.inject import (
 
 
 class Scale:
-
     def __init__(self, init, floor=0.0):
         self.init, self.floor = init, floor
 
 
 class Quant:
-
     def __init__(self, scale, bit_width):
         self.scale, self.bit_width = scale, bit_width
 
 
 class Pair:
-
     def __init__(self, scale, quant):
         self.scale, self.quant = scale, quant
 
@@ -61,7 +58,7 @@ class Quantizer(ExtendedInjector):
 
     @value
     def levels(bit_width):
-        return 2 ** bit_width
+        return 2**bit_width
 
 
 class Incomplete(ExtendedInjector):
@@ -75,7 +72,6 @@ def test_one_class_under_three_names():
 
 
 class TestWhatIsBuilt:
-
     def test_class_gets_attributes_by_argument_name_at_any_depth(self):
         quant = Quantizer.quant
         assert (quant.scale.init, quant.bit_width) == (1.5, 8)
@@ -93,7 +89,6 @@ class TestWhatIsBuilt:
 
     def test_class_with_unused_star_arguments_is_built_without_them(self):
         class Star:
-
             def __init__(self, init, *args, **kwargs):
                 self.seen = (init, args, kwargs)
 
@@ -103,7 +98,6 @@ class TestWhatIsBuilt:
     def test_keyword_only_arguments(self):
 
         class KeywordOnly:
-
             def __init__(self, *, init, other=3):
                 self.seen = (init, other)
 
@@ -112,7 +106,6 @@ class TestWhatIsBuilt:
     def test_positional_only_arguments(self):
 
         class PositionalOnly:
-
             def __init__(self, init, undeclared=2, bit_width=3, /, levels=4):
                 self.seen = (init, undeclared, bit_width, levels)
 
@@ -128,7 +121,6 @@ class TestWhatIsBuilt:
     def test_constructor_wrapped_by_a_decorator(self):
 
         class Wrapped:
-
             @functools.wraps(Scale.__init__)
             def __init__(self, *args, **kwargs):
                 self.seen = kwargs
@@ -137,7 +129,6 @@ class TestWhatIsBuilt:
 
     def test_replaced_constructor_is_read_anew(self):
         class Patched:
-
             def __init__(self, init):
                 self.seen = init
 
@@ -156,11 +147,25 @@ class TestWhatIsBuilt:
 
 
 class TestWhatIsHandedOut:
-
     @pytest.mark.parametrize(
-        "part", [3, "text", None, Color.RED, Color, torch.float32, torch.Size([2]), len,
-                 lambda self: 1, Scale(1), functools.partial(Scale, 1), list[int], {"a": Scale}],
-        ids=lambda v: type(v).__name__)
+        "part",
+        [
+            3,
+            "text",
+            None,
+            Color.RED,
+            Color,
+            torch.float32,
+            torch.Size([2]),
+            len,
+            lambda self: 1,
+            Scale(1),
+            functools.partial(Scale, 1),
+            list[int],
+            {"a": Scale},
+        ],
+        ids=lambda v: type(v).__name__,
+    )
     def test_plain(self, part):
         assert Quantizer.let(part=part).part is part
 
@@ -181,7 +186,6 @@ class TestWhatIsHandedOut:
 
 
 class TestValue:
-
     def test_computes_from_other_names(self):
         assert Quantizer.levels == 256
         assert Quantizer.let(bit_width=4).levels == 16
@@ -207,17 +211,21 @@ class TestValue:
 
     def test_default_arguments(self):
         assert Quantizer.let(part=value(lambda bit_width, other=7: (bit_width, other))).part == (
-            8, 7)
+            8,
+            7,
+        )
         assert Quantizer.let(part=value(lambda bit_width=1: bit_width)).part == 8
 
     def test_chain_of_values_and_references(self):
-        injector = Quantizer.let(one=value(lambda bit_width: bit_width + 1), two=this.one,
-                                 three=value(lambda two: two * 10))
+        injector = Quantizer.let(
+            one=value(lambda bit_width: bit_width + 1),
+            two=this.one,
+            three=value(lambda two: two * 10),
+        )
         assert injector.three == 90
 
 
 class TestScope:
-
     def test_each_name_is_built_once_per_access(self):
         pair = Quantizer.pair
         assert pair.scale is pair.quant.scale
@@ -227,7 +235,6 @@ class TestScope:
 
     def test_reference_shares_the_object(self):
         class Two:
-
             def __init__(self, scale, alias):
                 self.same = scale is alias
 
@@ -235,14 +242,14 @@ class TestScope:
 
     def test_values_run_once(self):
         calls = []
-        injector = Quantizer.let(init=value(lambda: calls.append(1)), a=Scale,
-                                 part=value(lambda a, scale: None))
+        injector = Quantizer.let(
+            init=value(lambda: calls.append(1)), a=Scale, part=value(lambda a, scale: None)
+        )
         assert injector.part is None
         assert calls == [1]
 
 
 class TestInheritance:
-
     def test_first_base_wins(self):
         class Left(ExtendedInjector):
             a = "left"
@@ -300,13 +307,13 @@ class TestInheritance:
 
         class Annotated(ExtendedInjector):
             """Documented."""
+
             bit_width: int = 8
 
         assert (Annotated.bit_width, Annotated.__doc__) == (8, "Documented.")
 
 
 class TestIntrospection:
-
     def test_contains(self):
         assert "scale" in Quantizer
         assert "levels" in Quantizer.let(x=1)
@@ -318,7 +325,15 @@ class TestIntrospection:
 
     def test_declared_names(self):
         assert declared_names(Quantizer.let(new=1)) == {
-            "init", "scale", "quant", "pair", "bit_width", "scale_class", "levels", "new"}
+            "init",
+            "scale",
+            "quant",
+            "pair",
+            "bit_width",
+            "scale_class",
+            "levels",
+            "new",
+        }
 
     def test_hasattr_tells_what_is_declared(self):
         assert hasattr(Quantizer, "scale")
@@ -335,7 +350,6 @@ class TestIntrospection:
 
 
 class TestReads:
-
     def test_record_reads_collects_declared_and_optional_names(self):
         with record_reads() as names:
             Quantizer.quant  # noqa: B018
@@ -374,7 +388,6 @@ class TestReads:
 
 
 class TestNothingIsMutated:
-
     def test_failed_resolution_leaves_all_classes_intact(self):
         family = [Quantizer, Incomplete, Incomplete.let(init=1.0), Incomplete.let(other=1)]
         before = [dict(injector.__declarations__) for injector in family]
@@ -395,7 +408,6 @@ class TestNothingIsMutated:
         ready = False
 
         class Picky:
-
             def __init__(self, init):
                 if not ready:
                     raise RuntimeError("not yet")
@@ -417,7 +429,6 @@ class TestNothingIsMutated:
 
 
 class TestWrongDeclarations:
-
     def test_instances(self):
         with pytest.raises(DependencyError, match="no instances"):
             Quantizer()
@@ -433,7 +444,6 @@ class TestWrongDeclarations:
 
 
 class TestCopyAndPickle:
-
     def test_class_statement_by_name(self):
         assert pickle.loads(pickle.dumps(Quantizer)) is Quantizer
 
@@ -482,7 +492,6 @@ class Outer(ExtendedInjector):
 
 
 class TestNested:
-
     def test_sees_itself_and_the_outer_injectors(self):
         assert (Outer.Inner.b, Outer.Inner.up) == (2, 1)
         assert (Outer.Inner.Core.near, Outer.Inner.Core.far) == (2, 1)
@@ -499,7 +508,6 @@ class TestNested:
 
     def test_is_an_injector_when_injected(self):
         class Part:
-
             def __init__(self, Inner):
                 self.up = Inner.up
 

@@ -18,19 +18,16 @@ from brevitas.inject import (
 
 
 class Init:
-
     def __init__(self, max_val):
         self.max_val = max_val
 
 
 class Scaling:
-
     def __init__(self, scaling_init):
         self.scaling_init = scaling_init
 
 
 class Quant:
-
     def __init__(self, scaling_impl):
         self.scaling_impl = scaling_impl
 
@@ -59,8 +56,9 @@ def test_hierarchy():
 
 def test_missing_name_names_injector_attribute_and_consumer():
     first = message_of(MinMaxInit, "tensor_quant").splitlines()[0]
-    assert first == ("'MinMaxInit' can not resolve attribute 'max_val' "
-                     "while building 'scaling_init_impl'")
+    assert first == (
+        "'MinMaxInit' can not resolve attribute 'max_val' while building 'scaling_init_impl'"
+    )
 
 
 def test_chain_and_who_declared_each_step():
@@ -87,13 +85,16 @@ def test_no_suggestion_where_nothing_is_similar():
 def test_missing_argument_of_a_value():
     injector = Parts.let(scaling_init=value(lambda max_val: max_val))
     assert message_of(injector, "tensor_quant").startswith(
-        "'Parts' can not resolve attribute 'max_val' while building 'scaling_init'")
+        "'Parts' can not resolve attribute 'max_val' while building 'scaling_init'"
+    )
 
 
 def test_direct_read_of_an_undeclared_name():
     message = message_of(MinMaxInit, "tensor_qant")
-    assert message.splitlines() == ["'MinMaxInit' can not resolve attribute 'tensor_qant'",
-                                    "Nearest declared names: 'tensor_quant'."]
+    assert message.splitlines() == [
+        "'MinMaxInit' can not resolve attribute 'tensor_qant'",
+        "Nearest declared names: 'tensor_quant'.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,8 @@ def test_direct_read_of_an_undeclared_name():
         {"x": value(lambda y: y), "y": value(lambda x: x)},
         {"x": this.y, "y": this.x},
         {"x": value(lambda y: y), "y": this.x},
-    ])
+    ],
+)
 def test_circular_dependency(parts):
     message = message_of(ExtendedInjector.let(**parts), "x")
     assert "circular dependency" in message
@@ -112,7 +114,8 @@ def test_circular_dependency(parts):
 def test_circle_of_classes_and_of_one_name():
     injector = Parts.let(scaling_init=this.tensor_quant)
     assert "Chain: tensor_quant -> scaling_impl -> scaling_init -> tensor_quant" in message_of(
-        injector, "tensor_quant")
+        injector, "tensor_quant"
+    )
     assert "Chain: x -> x" in message_of(ExtendedInjector.let(x=this.x), "x")
 
 
@@ -154,7 +157,7 @@ def test_error_in_a_constructor_keeps_its_type_and_gets_the_chain():
     injector = MinMaxInit.let(max_val=value(lambda: 1 / 0))
     with pytest.raises(ZeroDivisionError) as caught:
         injector.tensor_quant  # noqa: B018
-    (note, ) = caught.value.__notes__
+    (note,) = caught.value.__notes__
     assert note.startswith("Raised while resolving 'tensor_quant' of 'MinMaxInit'.")
     assert "scaling_init_impl -> max_val" in note
 

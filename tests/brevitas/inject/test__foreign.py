@@ -82,8 +82,11 @@ def run(extra_path=None):
     source = str(Path(brevitas.__file__).parents[1])
     paths = [source] if extra_path is None else [str(extra_path), source]
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
     assert done.stdout == "done\n", done.stderr
 
 
@@ -101,13 +104,13 @@ def test_installed_package():
 
 def test_unknown_path():
     this = type("This", (), {"__module__": "_dependencies.this"})()
-    this.__dict__["__expression__"] = (("()", "a"), )
+    this.__dict__["__expression__"] = (("()", "a"),)
     with pytest.raises(DependencyError, match="is not a path"):
         to_native(this)
 
 
 def test_injector_class_of_the_package_is_handed_out():
-    meta = type("InjectorType", (type, ), {"__module__": "_dependencies.injector"})
+    meta = type("InjectorType", (type,), {"__module__": "_dependencies.injector"})
     foreign = meta("Injector", (), {})
     assert ExtendedInjector.let(part=foreign).part is foreign
 

@@ -11,7 +11,6 @@ from brevitas.inject import DependencyError, ExtendedInjector, This, this
 
 
 class Part:
-
     def __init__(self, a):
         self.a = a
 
@@ -34,7 +33,8 @@ class Example(ExtendedInjector):
         (this.table["link"], 1),
         (this.part_class.__name__, "Part"),
     ],
-    ids=repr)
+    ids=repr,
+)
 def test_follows(reference, expected):
     assert Example.let(x=reference).x == expected
 
@@ -45,8 +45,14 @@ def test_class_found_by_a_reference_is_built():
 
 
 @pytest.mark.parametrize(
-    "reference, error", [(this.part.b, AttributeError), (this.table["none"], KeyError),
-                         (this.table["key"][5], IndexError), (this.nothing, DependencyError)])
+    "reference, error",
+    [
+        (this.part.b, AttributeError),
+        (this.table["none"], KeyError),
+        (this.table["key"][5], IndexError),
+        (this.nothing, DependencyError),
+    ],
+)
 def test_path_that_leads_nowhere(reference, error):
     with pytest.raises(error):
         Example.let(x=reference).x  # noqa: B018

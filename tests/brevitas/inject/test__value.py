@@ -15,7 +15,6 @@ def double(a):
 
 
 class Callable:
-
     def __call__(self, a):
         return a
 
@@ -31,7 +30,8 @@ class Callable:
         (staticmethod(double), 4),
         (Callable(), 2),
         (dict, None),
-    ])
+    ],
+)
 def test_functions(function, expected):
     if isinstance(function, type):
         with pytest.raises(DependencyError, match="expected a function; a class"):

@@ -16,7 +16,13 @@ from brevitas.nn.quant_layer import (
     QuantNonLinearActLayer,
     QuantWeightBiasInputOutputLayer,
 )
-from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int16Bias
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer as QuantWBIOL
+from brevitas.quant import (
+    Int8ActPerTensorFloat,
+    Int8WeightPerChannelFloat,
+    Int8WeightPerTensorFloat,
+    Int16Bias,
+)
 
 LearnedWeight = Int8WeightPerTensorFloat.let(scaling_impl_type=ScalingImplType.PARAMETER_FROM_STATS)
 
@@ -188,6 +194,120 @@ def test_hierarchy():
     assert issubclass(qnn.QuantLinear, QuantInputOutputLayer)
     assert issubclass(qnn.QuantReLU, QuantNonLinearActLayer)
     assert issubclass(qnn.QuantReLU, LayerProtocol) and issubclass(qnn.QuantLinear, LayerProtocol)
+
+
+class InputOutput(QuantInputOutputLayer, nn.Module):
+    """The sum of two tensors, each quantized by one quantizer."""
+
+    def __init__(self, input_quant, output_quant, tie, return_quant_tensor, **keywords):
+        nn.Module.__init__(self)
+        QuantInputOutputLayer.__init__(
+            self, input_quant, output_quant, tie, return_quant_tensor, **keywords
+        )
+
+    def forward(self, x, y):
+        total = self.input_quant(x) + self.input_quant(y)
+        return self.pack_output(self.output_quant(total))
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_layer_with_input_and_output(tie):
+    layer = InputOutput(Int8ActPerTensorFloat, Int8ActPerTensorFloat, tie, True, input_bit_width=4)
+    assert (layer.output_quant is layer.input_quant) is tie
+    out = layer(torch.tensor([-4.0, 2.0]), torch.tensor([1.0, 3.0]))
+    assert out.is_valid and out.bit_width == (4 if tie else 8)
+
+
+def test_layer_with_input_and_output_warns_about_keywords():
+    with pytest.warns(UserWarning, match="output_bit_width=4.*output_quant is None here"):
+        InputOutput(Int8ActPerTensorFloat, None, False, False, output_bit_width=4)
+    with pytest.warns(UserWarning, match="weight_bit_width=4 is read by none"):
+        InputOutput(Int8ActPerTensorFloat, None, False, False, weight_bit_width=4)
+
+
+class UserLinear(QuantWBIOL, nn.Linear):
+    """What users write: the constructor of each base, forward and the operation."""
+
+    def __init__(self, *sizes, return_quant_tensor=False, **quantizers):
+        nn.Linear.__init__(self, *sizes)
+        names = ("weight_quant", "bias_quant", "input_quant", "output_quant")
+        given = [quantizers.pop(name, None) for name in names]
+        QuantWBIOL.__init__(self, *given, return_quant_tensor, **quantizers)
+
+    def forward(self, x):
+        return self.forward_impl(x)
+
+    def inner_forward_impl(self, x, quant_weight, quant_bias):
+        return F.linear(x, quant_weight, quant_bias)
+
+
+USER_CASES = {
+    "float": {},
+    "weight": {"weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 3},
+    "per channel": {"weight_quant": Int8WeightPerChannelFloat, "weight_bit_width": 3},
+    "bias": {
+        "weight_quant": Int8WeightPerChannelFloat,
+        "input_quant": Int8ActPerTensorFloat,
+        "bias_quant": Int16Bias,
+    },
+    "output": {
+        "weight_quant": Int8WeightPerTensorFloat,
+        "input_quant": Int8ActPerTensorFloat,
+        "output_quant": Int8ActPerTensorFloat,
+        "return_quant_tensor": True,
+    },
+    "accumulator": {
+        "weight_quant": Int8WeightPerChannelFloat,
+        "input_quant": Int8ActPerTensorFloat,
+        "bias_quant": Int16Bias,
+        "return_quant_tensor": True,
+    },
+}
+
+
+@pytest.mark.parametrize("case", USER_CASES)
+def test_layer_of_a_user(case):
+    """It computes what the layer of ours does, training and evaluation, values and gradients."""
+    layers = []
+    for build in (UserLinear, qnn.QuantLinear):
+        torch.manual_seed(0)
+        keywords = {"weight_quant": None} | USER_CASES[case]
+        layers.append(build(4, 6, **keywords))
+    assert layers[0].state_dict().keys() == layers[1].state_dict().keys()
+    for training in (True, False):
+        results = []
+        for layer in layers:
+            x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+            out = layer.train(training)(x)
+            results.append(out if isinstance(out, torch.Tensor) else out.value)
+            if not isinstance(out, torch.Tensor):
+                results[-1] = torch.cat([out.value, out.scale.expand(out.value.shape)])
+                assert out.is_valid
+            layer.zero_grad()
+            results[-1].square().sum().backward()
+        assert torch.equal(*results)
+        pairs = zip(layers[0].parameters(), layers[1].parameters(), strict=True)
+        assert all(
+            (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad) for a, b in pairs
+        )
+
+
+def test_layer_of_a_user_is_compiled_and_loaded():
+    layer = UserLinear(4, 6, weight_quant=LearnedWeight, input_quant=Int8ActPerTensorFloat)
+    x = torch.randn(3, 4)
+    layer(x)
+    other = UserLinear(4, 6, weight_quant=LearnedWeight, input_quant=Int8ActPerTensorFloat)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.eval()(x), layer.eval()(x))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), layer(x))
+
+
+def test_layer_of_a_user_says_what_an_accumulator_bit_width_needs():
+    layer = UserLinear(4, 6, weight_quant=Int8WeightPerTensorFloat)
+    with pytest.raises(NotImplementedError, match="needs the class attribute accumulator_function"):
+        layer.max_acc_bit_width(torch.tensor(8.0), torch.tensor(8.0))
+    assert layer.per_elem_ops == 8
 
 
 def test_deleted_bias_is_followed():

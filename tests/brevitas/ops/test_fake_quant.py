@@ -7,7 +7,9 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from brevitas.ops import fake_quant as fake_quant_module
 from brevitas.ops.fake_quant import ROUNDING_MODES, FakeQuantPlan, fake_quant, to_integer
 
 NUMBERS = (-8.0, 7.0)
@@ -144,7 +146,7 @@ def test_gradient_of_not_a_number_and_infinities() -> None:
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.1], requires_grad=True)
     scale = torch.tensor(0.5)
     fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan()).sum().backward()
-    assert x.grad.tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert x.grad.tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
@@ -169,9 +171,12 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gradients_have_the_types_of_their_inputs(dtype: torch.dtype) -> None:
     x, scale = torch.randn(1000).to(dtype), torch.tensor(0.0173)
-    half, wide = (x.clone().requires_grad_(), scale.clone().requires_grad_()), (
-        x.float().requires_grad_(),
-        scale.clone().requires_grad_(),
+    half, wide = (
+        (x.clone().requires_grad_(), scale.clone().requires_grad_()),
+        (
+            x.float().requires_grad_(),
+            scale.clone().requires_grad_(),
+        ),
     )
     for leaf_x, leaf_scale in (half, wide):
         y = fake_quant(leaf_x, leaf_scale, None, -64.0, 63.0, FakeQuantPlan())
@@ -295,3 +300,109 @@ def test_compiled_by_inductor_equals_eager_to_the_bit() -> None:
     x, scale, zero_point = torch.randn(3, 40), torch.rand(3, 1) + 0.1, torch.full((3, 1), 2.0)
     arguments = (x, scale, zero_point, *NUMBERS, FakeQuantPlan())
     assert torch.equal(compiled(*arguments), fake_quant(*arguments))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_half_precision_gradients_are_rounded_once(
+    dtype: torch.dtype, passes: bool, per_channel: bool
+) -> None:
+    """Gradients equal those of the same operands in 32 bits, rounded at the end."""
+    operands = _operands(per_channel, True, True, dtype)
+    wide = [operand.detach().float().requires_grad_() for operand in operands]
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(3, 40, generator=generator).to(dtype)
+    plan = FakeQuantPlan(clamp_passes_gradient=passes)
+    options = {"allow_unused": True}
+    actual = torch.autograd.grad(fake_quant(*operands, plan), operands, weight, **options)
+    expected = torch.autograd.grad(fake_quant(*wide, plan), wide, weight.float(), **options)
+    for a, e in zip(actual, expected, strict=True):
+        assert (a is None) is (e is None)
+        assert a is None or (a.dtype is dtype and torch.equal(a, e.to(dtype)))
+
+
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize("scale_shape", [(), (4,), (3, 1)])
+def test_a_zero_point_broader_than_its_input(passes: bool, scale_shape: tuple[int, ...]) -> None:
+    plan = FakeQuantPlan(clamp_passes_gradient=passes)
+    results = []
+    for function in (fake_quant, reference):
+        x = torch.tensor([-9.0, -0.3, 0.45, 9.0], dtype=torch.float64, requires_grad=True)
+        scale = torch.full(scale_shape, 0.5, dtype=torch.float64, requires_grad=True)
+        zero_point = torch.tensor([[-2.0], [0.0], [3.0]], dtype=torch.float64, requires_grad=True)
+        y = function(x, scale, zero_point, *NUMBERS, plan)
+        assert y.shape == (3, 4)
+        y.pow(2).sum().backward()
+        grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in (x, scale, zero_point)]
+        results.append([y, *grads])
+    for actual, expected in zip(*results, strict=True):
+        # Sums of 12 terms of order 10, in two orders of addition.
+        torch.testing.assert_close(actual, expected, rtol=0, atol=12 * 10 * 2.3e-16)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grow by one each time that the operation enters autograd."""
+    calls: list[int] = []
+    original = fake_quant_module._FakeQuantFn.apply
+
+    def counted(*arguments: object) -> Tensor:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(fake_quant_module._FakeQuantFn, "apply", counted)
+    return calls
+
+
+def test_nothing_is_recorded_where_no_gradient_is_asked_for(recorded: list[int]) -> None:
+    operands = _operands(True, True, True)
+    constants = [operand.detach() for operand in operands]
+    expected = fake_quant(*operands, FakeQuantPlan())
+    assert len(recorded) == 1 and expected.grad_fn is not None
+    with torch.no_grad():
+        values = [fake_quant(*operands, FakeQuantPlan())]
+    with torch.inference_mode():
+        values.append(fake_quant(*operands, FakeQuantPlan()).clone())
+    values.append(fake_quant(*constants, FakeQuantPlan()))
+    assert len(recorded) == 1
+    assert all(y.grad_fn is None and torch.equal(y, expected) for y in values)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_one_operand_that_asks_is_enough(index: int, recorded: list[int]) -> None:
+    operands = [operand.detach() for operand in _operands(True, True, True)]
+    operands[index].requires_grad_()
+    assert fake_quant(*operands, FakeQuantPlan()).requires_grad and len(recorded) == 1
+
+
+def test_function_transforms_need_no_leaf() -> None:
+    """Inside of a transform no tensor says that it requires a gradient."""
+    x, scale = torch.tensor([-9.0, -0.3, 0.4, 9.0]), torch.tensor(0.5)
+
+    def total(x: Tensor, scale: Tensor) -> Tensor:
+        return fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan()).sum()
+
+    with torch.no_grad():
+        each = torch.func.vmap(total, in_dims=(0, None))(x, scale)
+        assert torch.equal(each.sum(), total(x, scale))
+    grad_x, grad_scale = torch.func.grad(total, argnums=(0, 1))(x, scale)
+    assert grad_x.tolist() == [0.0, 1.0, 1.0, 0.0]
+    # Steps of -8, -1, 1 and 7, less x / scale where nothing is clamped.
+    torch.testing.assert_close(grad_scale, torch.tensor(-8.0 - 1.0 + 0.6 + 1.0 - 0.8 + 7.0))
+
+
+def test_integers_are_taken_as_real_values() -> None:
+    x, scale = torch.arange(-20, 20), torch.tensor(1.5)
+    y = fake_quant(x, scale, None, *NUMBERS, FakeQuantPlan())
+    assert y.dtype is torch.float32
+    assert torch.equal(y, fake_quant(x.float(), scale, None, *NUMBERS, FakeQuantPlan()))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_forward_mode_differentiation_is_refused_rather_than_zero():
+    x, scale = torch.tensor([0.3]), torch.tensor(0.1)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones(1))
+        with pytest.raises(RuntimeError, match="jvp"):
+            fake_quant(dual, scale, None, *NUMBERS, FakeQuantPlan())

@@ -9,6 +9,8 @@ from torch import nn
 import brevitas.nn as qnn
 from brevitas import config
 from brevitas.common import QuantLayerConfigurationError
+from brevitas.core.utils import StatelessBuffer
+from brevitas.inject import DependencyError
 from brevitas.inject.enum import BitWidthImplType, ScalingImplType
 from brevitas.quant import (
     Int8ActPerTensorFloat,
@@ -102,6 +104,148 @@ class TestWeight:
         assert layer.weight_quant.bit_width() == 8
 
 
+class TestLoading:
+    """A checkpoint's values win over what the weights suggest, and parts stay what they were."""
+
+    def build(self):
+        return linear(
+            weight_quant=LearnedWeight, weight_bit_width_impl_type=BitWidthImplType.PARAMETER
+        )
+
+    @pytest.mark.parametrize("assign", [False, True])
+    @pytest.mark.parametrize("reinit", [False, True])
+    def test_own_state_changes_nothing(self, assign, reinit):
+        """The state dict shares memory with the parameters that loading may reset first."""
+        layer = self.build()
+        layer.quant_weight()
+        quant = layer.weight_quant.tensor_quant
+        with torch.no_grad():
+            quant.scaling_impl.value.fill_(0.625)
+            quant.msb_clamp_bit_width_impl.bit_width_offset.fill_(3.0)
+            layer.weight.mul_(7.0)
+        before = {key: value.clone() for key, value in layer.state_dict().items()}
+        assert len(before) == 4
+        with config.overrides(REINIT_ON_STATE_DICT_LOAD=reinit):
+            layer.load_state_dict(layer.state_dict(), assign=assign)
+        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+        assert layer.weight_quant.tensor_quant is quant
+        assert layer.weight_quant.scale().item() == pytest.approx(0.625 / 15)
+
+    def test_scale_of_another_layer(self):
+        source, target = self.build(), self.build()
+        for layer in (source, target):
+            layer.quant_weight()
+        with torch.no_grad():
+            source.weight_quant.tensor_quant.scaling_impl.value.fill_(0.625)
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(target.quant_weight().value, source.quant_weight().value)
+
+    @pytest.mark.parametrize(
+        "again",
+        [
+            lambda layer: layer.load_state_dict(layer.state_dict()),
+            lambda layer: layer.load_state_dict({"weight": layer.weight}, strict=False),
+            lambda layer: layer.weight_quant.init_tensor_quant(),
+            lambda layer: layer.weight_quant.init_tensor_quant(preserve_state_dict=True),
+        ],
+        ids=["own state", "weight alone", "initialise", "preserve"],
+    )
+    def test_hooks_and_replaced_parts_survive(self, again):
+        class Doubled(nn.Module):
+            def __init__(self, scaling_impl):
+                super().__init__()
+                self.scaling_impl = scaling_impl
+
+            def forward(self, *arguments):
+                return 2 * self.scaling_impl(*arguments)
+
+        layer = linear(weight_quant=LearnedWeight)
+        calls = []
+        quant = layer.weight_quant.tensor_quant
+        quant.int_quant.register_forward_hook(lambda *arguments: calls.append(1))
+        quant.scaling_impl = Doubled(quant.scaling_impl)
+        before = layer.quant_weight().scale.detach().clone()
+        again(layer)
+        current = layer.weight_quant.tensor_quant
+        assert current is quant and type(current.scaling_impl) is Doubled
+        calls.clear()
+        assert torch.equal(layer.quant_weight().scale.detach(), before) and calls == [1]
+
+    def test_a_constant_follows_the_declaration(self):
+        """The bit width written over by hand is a value, and starts anew as values do."""
+        layer = linear()
+        proxy = layer.weight_quant
+        proxy.tensor_quant.msb_clamp_bit_width_impl.bit_width = StatelessBuffer(3.0)
+        assert proxy.bit_width() == 3
+        proxy.init_tensor_quant()
+        assert proxy.bit_width() == 8
+        torch.testing.assert_close(proxy.scale(), layer.weight.abs().max() / 127)
+
+
+class TestInjector:
+    """`quant_injector` answers as the quantizer is built, and takes another declaration."""
+
+    def test_resolves(self):
+        layer = linear(weight_quant=Int8WeightPerChannelFloat, weight_bit_width=5)
+        injector = layer.weight_quant.quant_injector
+        assert tuple(injector.scaling_shape) == (6, 1) and injector.bit_width == 5
+        assert injector.module is layer and injector.proxy_module is layer.weight_quant
+        assert linear().weight_quant.quant_injector.scaling_shape == ()
+
+    def test_of_shared_quantizers(self):
+        first = linear()
+        second = linear(weight_quant=first.weight_quant)
+        assert second.weight_quant.quant_injector.module == (first, second)
+
+    def test_assigned(self):
+        layer = linear()
+        proxy = layer.weight_quant
+        proxy.quant_injector = proxy.quant_injector.let(bit_width=3)
+        assert proxy.quant_injector.bit_width == 3 and proxy.bit_width() == 8
+        proxy.init_tensor_quant()
+        assert proxy.bit_width() == 3
+        torch.testing.assert_close(proxy.scale(), layer.weight.abs().max() / 3)
+
+    def test_assigned_another_class(self):
+        proxy = linear().weight_quant
+        proxy.quant_injector = Int8WeightPerChannelFloat
+        proxy.init_tensor_quant()
+        assert proxy.scale().shape == (6, 1)
+
+
+class TestSharing:
+    def test_a_scale_per_channel_needs_equal_channels(self):
+        first = linear(weight_quant=Int8WeightPerChannelFloat)
+        with pytest.raises(DependencyError, match=r"\(6, 4\), \(5, 4\).*output channels in each"):
+            qnn.QuantLinear(4, 5, weight_quant=first.weight_quant)
+        first = linear(weight_quant=Int8WeightPerChannelFloat)
+        with pytest.raises(DependencyError, match=r"\(6, 4\), \(6, 4, 3\).*dimensions"):
+            qnn.QuantConv1d(4, 6, 3, weight_quant=first.weight_quant)
+
+    def test_a_refused_share_leaves_the_quantizer_alone(self):
+        first = linear(weight_quant=Int8WeightPerChannelFloat)
+        before = first.quant_weight()
+        with pytest.raises(DependencyError):
+            qnn.QuantLinear(4, 5, weight_quant=first.weight_quant)
+        assert first.weight_quant.tracked_module_list == [first]
+        assert first.weight_quant.is_quant_enabled
+        assert torch.equal(first.quant_weight().value, before.value)
+
+    def test_other_inputs_share_a_scale_per_channel(self):
+        first = linear(weight_quant=Int8WeightPerChannelFloat)
+        second = qnn.QuantLinear(9, 6, weight_quant=first.weight_quant)
+        largest = torch.cat([first.weight, second.weight], 1).abs().amax(1, keepdim=True)
+        torch.testing.assert_close(second.quant_weight().scale, largest / 127)
+
+    @pytest.mark.parametrize("keyword", ["weight_bit_width", "bias_bit_width"])
+    def test_keywords_beside_a_shared_quantizer_warn(self, keyword):
+        first = linear(bias_quant=Int8BiasPerTensorFloatInternalScaling)
+        name = keyword.split("_")[0] + "_quant"
+        with pytest.warns(UserWarning, match=f"{keyword}=4.*{name} is shared here"):
+            second = linear(**{name: getattr(first, name), keyword: 4})
+        assert getattr(second, name).bit_width() == 8
+
+
 class TestKeptWeight:
     """`cache_inference_quant_weight`: kept in evaluation, dropped by everything that changes it."""
 
@@ -133,8 +277,9 @@ class TestKeptWeight:
             lambda layer: layer.weight_quant.init_tensor_quant(),
             lambda layer: setattr(layer.weight_quant, "cache_inference_quant_weight", True),
             lambda layer: linear(weight_quant=layer.weight_quant),
+            lambda layer: layer.double().float(),
         ],
-        ids=["train", "load", "register", "assign", "initialise", "flag", "share"],
+        ids=["train", "load", "register", "assign", "initialise", "flag", "share", "double"],
     )
     def test_dropped_by(self, change):
         layer = linear().eval()
@@ -144,6 +289,14 @@ class TestKeptWeight:
         change(layer)
         largest = max(m.weight.abs().max() for m in layer.weight_quant.tracked_module_list)
         torch.testing.assert_close(layer.quant_weight().scale.detach(), largest.detach() / 127)
+
+    def test_another_dtype(self):
+        layer = linear().eval()
+        layer.weight_quant.cache_inference_quant_weight = True
+        layer.quant_weight()
+        layer.double()
+        assert layer.quant_weight().value.dtype is torch.float64
+        assert layer(torch.randn(2, 4, dtype=torch.float64)).dtype is torch.float64
 
     def test_off_is_off(self):
         layer = linear().eval()

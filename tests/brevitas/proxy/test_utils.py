@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import brevitas.nn as qnn
+from brevitas.core.restrict_val import FloatRestrictValue
 from brevitas.inject.enum import RestrictValueType, ScalingImplType
 from brevitas.proxy.utils import ConvertRuntimeStatsToParameter
 from brevitas.quant import Int8ActPerTensorFixedPoint, Int8ActPerTensorFloat
@@ -35,3 +36,23 @@ def test_other_keys_stay():
     state = {"a.weight": torch.zeros(1)}
     convert("a.", state)
     assert list(state) == ["a.weight"]
+
+
+@pytest.mark.parametrize("learned_first", [False, True])
+def test_a_learned_value_is_not_overwritten(learned_first):
+    convert = ConvertRuntimeStatsToParameter(FloatRestrictValue())
+    scaling = "a.fused_activation_quant_proxy.tensor_quant.scaling_impl."
+    entries = [(scaling + "runtime_stats.running_stats", 4.0), (scaling + "value", 2.0)]
+    state = {key: torch.tensor(v) for key, v in (entries[::-1] if learned_first else entries)}
+    convert("a.", state)
+    assert list(state) == [scaling + "value"] and state[scaling + "value"] == 2.0
+
+
+def test_a_learned_value_is_loaded_beside_running_statistics():
+    source, target = qnn.QuantIdentity(collect_stats_steps=1), qnn.QuantIdentity()
+    source(torch.tensor([-4.0, 2.0]))
+    state = source.state_dict()
+    key = next(key for key in state if key.endswith("scaling_impl.value"))
+    state[key.replace("value", "runtime_stats.running_stats")] = torch.tensor(9.0)
+    target.load_state_dict(state)
+    torch.testing.assert_close(target.act_quant.scale().detach(), torch.tensor(4.0 / 128))

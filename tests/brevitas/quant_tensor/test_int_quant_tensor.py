@@ -208,7 +208,8 @@ def test_script_tracing():
 
 def test_function_transforms():
     x = torch.randn(4, 3)
-    q = IntQuantTensor(x, torch.ones(4), torch.zeros(4), torch.full((4,), 8.0), True, True)
+    fields = (x, torch.ones(4), torch.zeros(4), torch.full((4,), 8.0))
+    q = IntQuantTensor._from_fields(*fields, True, True)  # one scale for each row of the batch
     assert torch.equal(torch.vmap(lambda row: row + row)(q).value, 2 * x)
     gradient = torch.func.grad(lambda t: residual(quantize(t[None, None])).sum())(x)
     assert gradient.shape == x.shape

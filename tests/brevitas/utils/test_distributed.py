@@ -67,7 +67,10 @@ def quantized(collect_stats_steps: int = 0) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         qnn.QuantLinear(
-            6, 7, True, weight_quant=Int8WeightPerChannelFloat,
+            6,
+            7,
+            True,
+            weight_quant=Int8WeightPerChannelFloat,
             weight_scaling_impl_type="parameter_from_stats",
         ),
         qnn.QuantReLU(collect_stats_steps=collect_stats_steps),
@@ -218,9 +221,7 @@ def run_sharded_checkpoint(rank: int, folder: Path) -> Values:
     checkpoint.load({"model": state, "optimizer": optimizer_state}, checkpoint_id=folder / "saved")
     # The state read from the model shares its memory, that of a file does not.
     state = {name: value.clone() for name, value in state.items()}
-    set_state_dict(
-        other, other_optimizer, model_state_dict=state, optim_state_dict=optimizer_state
-    )
+    set_state_dict(other, other_optimizer, model_state_dict=state, optim_state_dict=optimizer_state)
     after = {f"after {name}": value for name, value in parameters(other).items()}
     return {**parameters(model), **after}
 

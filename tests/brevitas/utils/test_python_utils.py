@@ -31,7 +31,6 @@ class Other(AutoName):
 
 
 class TestAutoName:
-
     def test_value_is_the_name(self):
         assert (Fruit.APPLE.value, Fruit.pear.value) == ("APPLE", "pear")
         assert (str(Fruit.APPLE), f"{Fruit.APPLE:>6}") == ("APPLE", " APPLE")
@@ -48,7 +47,6 @@ class TestAutoName:
 
 
 class TestRegistry:
-
     def test_register_and_get(self):
         registry = Registry("parts")
         assert registry.register("a")(int) is int
@@ -84,7 +82,14 @@ def test_numbers_as_text():
 def test_convert_str_dict():
     given = {"a": "1", "b": "2.5", "c": "True", "d": "none", "e": 3, "f": {"g": "-3"}, "h": None}
     assert convert_str_dict(given) == {
-        "a": 1, "b": 2.5, "c": True, "d": "none", "e": 3, "f": {"g": -3}, "h": None}
+        "a": 1,
+        "b": 2.5,
+        "c": True,
+        "d": "none",
+        "e": 3,
+        "f": {"g": -3},
+        "h": None,
+    }
     assert given["a"] == "1"
 
 
@@ -100,7 +105,8 @@ class Settings:
         ('{"a": "1", "b": {"c": "2.5"}, "d": true}', {"a": 1, "b": {"c": 2.5}, "d": True}),
         ({"a": "1"}, {"a": "1"}),
         (None, {}),
-    ])
+    ],
+)
 def test_parse_dataclass_dicts(given, expected):
     settings = Settings(given)
     parse_dataclass_dicts(settings, ["weight"])
@@ -114,7 +120,8 @@ def test_parse_dataclass_dicts(given, expected):
         ("[1]", "weight", "expected a dict or a JSON object as text"),
         (None, "count", "Settings.count=3: expected a dict"),
         (None, "wieght", "no such attribute. Did you mean 'weight'"),
-    ])
+    ],
+)
 def test_parse_dataclass_dicts_errors(given, name, message):
     with pytest.raises(ValueError, match=message):
         parse_dataclass_dicts(Settings(given), [name])
@@ -135,7 +142,7 @@ def test_hooked_on_a_function():
 
     hooked = hooked_on_a_function(add, lambda *args, **kwargs: calls.append((args, kwargs)))
     assert hooked(1, b=2) == 3
-    assert calls == [((1, ), {"b": 2}), "function"]
+    assert calls == [((1,), {"b": 2}), "function"]
     assert (hooked.__name__, hooked.__wrapped__) == ("add", add)
 
 

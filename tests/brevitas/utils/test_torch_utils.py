@@ -29,13 +29,11 @@ from brevitas.utils.torch_utils import (
 
 
 class SumAndDifference(nn.Module):
-
     def forward(self, a, b):
         return a + b, a - b
 
 
 class Scaled(nn.Module):
-
     def forward(self, x, *, factor=1.0):
         return x * factor
 
@@ -46,7 +44,7 @@ def test_tuple_sequential():
     assert outputs == (2 * one, 2 * one)
     assert TupleSequential(Scaled(), Scaled())(one) == one
     assert TupleSequential()(one) is one
-    assert TupleSequential().output(Scaled(), (one, )) == one
+    assert TupleSequential().output(Scaled(), (one,)) == one
 
 
 def test_kwargs_forward_hook():
@@ -55,7 +53,7 @@ def test_kwargs_forward_hook():
     hooked = KwargsForwardHook(module, lambda *args, **kwargs: seen.append((args, kwargs)))
     output = hooked(torch.ones(1), factor=3.0)
     assert output == 3.0
-    ((args, kwargs), ) = seen
+    ((args, kwargs),) = seen
     assert args[0] is module and args[1] == 1.0 and args[2] is output
     assert kwargs == {"factor": 3.0}
     assert hooked.module is module
@@ -66,7 +64,6 @@ def test_stop_fwd_exception():
 
 
 class TestTorchDtype:
-
     def test_block_and_decorator(self):
 
         @torch_dtype(torch.float64)
@@ -108,10 +105,13 @@ def test_kthvalue_out():
 def test_compute_channel_view_shape():
     x = torch.zeros(2, 3, 4)
     assert [compute_channel_view_shape(x, dim) for dim in (0, 1, -1)] == [
-        (-1, 1, 1), (1, -1, 1), (1, 1, -1)]
+        (-1, 1, 1),
+        (1, -1, 1),
+        (1, 1, -1),
+    ]
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (3, ), (2, ), (), (4, 2, 3), (2, 1), (4, 1, 2)])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (3,), (2,), (), (4, 2, 3), (2, 1), (4, 1, 2)])
 def test_is_broadcastable(shape):
     try:
         torch.broadcast_shapes(shape, (2, 3))
@@ -151,7 +151,7 @@ class TestFloatInternalScale:
             x = torch.zeros(3, requires_grad=True)
             steps = float_internal_scale(x, self.mantissa, self.smallest, eps)
             steps.sum().backward()
-            assert steps.tolist() == [2.0 ** -9] * 3
+            assert steps.tolist() == [2.0**-9] * 3
             assert x.grad.tolist() == [0.0] * 3
 
     def test_gradient_passes_floor(self):
@@ -171,7 +171,8 @@ class TestFloatInternalScale:
 
     def test_keeps_the_type(self):
         half = float_internal_scale(
-            torch.ones(2, dtype=torch.float16), self.mantissa.half(), self.smallest.half(), 1e-8)
+            torch.ones(2, dtype=torch.float16), self.mantissa.half(), self.smallest.half(), 1e-8
+        )
         assert half.dtype is torch.float16
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+
+from brevitas.core._phase import PhasedModule
+from brevitas.core._state import PROGRESS, save_progress
 
 __all__ = ["DelayWrapper"]
 
@@ -14,19 +20,39 @@ class _NoDelay(nn.Module):
         return y
 
 
-class _DelayQuant(nn.Module):
+class _DelayQuant(PhasedModule):
     """The real value for ``quant_delay_steps`` training steps, the quantized one afterwards."""
 
     def __init__(self, quant_delay_steps: int) -> None:
         super().__init__()
         self.quant_delay_steps = quant_delay_steps
+        self.delaying = quant_delay_steps > 0
+        # Said to be written to: a compiler drops a call that changes nothing which outlives it.
+        self._written = torch.empty(0, device="cpu")
+
+    def advance(self, average: Tensor, statistic: Tensor) -> None:
+        """Count one training step."""
+        self.quant_delay_steps -= 1
+        self.delaying = self.quant_delay_steps > 0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.quant_delay_steps > 0:
-            if self.training:
-                self.quant_delay_steps -= 1
-            return x
-        return y
+        if not self.delaying:
+            return y
+        if self.training:
+            self.take_step(self._written, x.new_empty(0))
+        return x
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_progress(destination, prefix, {"step": self.quant_delay_steps})
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        if PROGRESS in local_metadata:
+            self.quant_delay_steps = local_metadata[PROGRESS]["step"]
+            self.delaying = self.quant_delay_steps > 0
 
 
 class DelayWrapper(nn.Module):
@@ -60,7 +86,7 @@ class DelayWrapper(nn.Module):
         """True while a forward pass may return the real value; a part not of ours always may."""
         delay_impl = self.delay_impl
         if type(delay_impl) is _DelayQuant:
-            return delay_impl.quant_delay_steps > 0
+            return delay_impl.delaying
         return type(delay_impl) is not _NoDelay
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

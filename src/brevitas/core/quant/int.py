@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from brevitas.core.bit_width.const import BitWidthConst
@@ -30,31 +29,48 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
     return None
 
 
-def _is_constant(buffer: nn.Module | None) -> bool:
-    """True for a buffer of ours that nobody replaced or hooked."""
-    return type(buffer) is StatelessBuffer and is_plain(buffer)
+def _number_of(buffer: nn.Module | None) -> float | None:
+    """The constant of a buffer of ours that is not hooked, None for anything else."""
+    return buffer.number if type(buffer) is StatelessBuffer and is_plain(buffer) else None
 
 
 def _is_zero(zero_point_impl: nn.Module) -> bool:
     """True where a zero point is known to be zero without looking at the tensor."""
     if type(zero_point_impl) is ZeroZeroPoint and is_plain(zero_point_impl):
-        return _is_constant(zero_point_impl._modules.get("zero_point"))
+        return _number_of(zero_point_impl._modules.get("zero_point")) == 0.0
     return False
 
 
-def _bounds(
-    int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor
-) -> tuple[Bound, Bound]:
+def _bounds(int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor) -> tuple[Bound, Bound]:
     """Integer limits: plain numbers for a constant bit width, tensors for a learned one."""
     if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
-        if _is_constant(bit_width_impl._modules.get("bit_width")):
-            number = bit_width_impl.number
+        number = _number_of(bit_width_impl._modules.get("bit_width"))
+        if number is not None:
             return _constant_bounds(int_quant.signed, int_quant.narrow_range, number)
     return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
 
 
-def _constant_bounds(signed: bool, narrow_range: bool, bit_width: int) -> tuple[float, float]:
+def _constant_bounds(signed: bool, narrow_range: bool, bit_width: float) -> tuple[float, float]:
     return min_int(signed, narrow_range, bit_width), max_int(signed, narrow_range, bit_width)
+
+
+def _check_parts(**parts: Any) -> None:
+    """Refuse parts that cannot be called."""
+    for name, part in parts.items():
+        if not isinstance(part, nn.Module):
+            raise TypeError(f"{name}={part!r}: expected a torch.nn.Module, or a class of one.")
+
+
+def _check_range(int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
+    """Refuse a constant bit width at which zero is the only integer."""
+    if type(int_quant) is IntQuant and type(bit_width_impl) is BitWidthConst:
+        bits = bit_width_impl.number
+        lower, upper = _constant_bounds(int_quant.signed, int_quant.narrow_range, bits)
+        if lower == upper:
+            raise ValueError(
+                f"bit_width={bits}: a narrow range leaves only the integer 0; expected at least "
+                "2 bits, narrow_range=False, or a binary quantizer."
+            )
 
 
 class RescalingIntQuant(nn.Module):
@@ -96,6 +112,14 @@ class RescalingIntQuant(nn.Module):
         bit_width_impl: nn.Module,
     ) -> None:
         super().__init__()
+        _check_parts(
+            int_quant=int_quant,
+            scaling_impl=scaling_impl,
+            int_scaling_impl=int_scaling_impl,
+            zero_point_impl=zero_point_impl,
+            bit_width_impl=bit_width_impl,
+        )
+        _check_range(int_quant, bit_width_impl)
         self.int_quant = int_quant
         self.scaling_impl = scaling_impl
         self.int_scaling_impl = int_scaling_impl
@@ -136,9 +160,11 @@ class PrescaledRestrictIntQuant(nn.Module):
 
     def __init__(self, int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
         super().__init__()
+        _check_parts(int_quant=int_quant, bit_width_impl=bit_width_impl)
+        _check_range(int_quant, bit_width_impl)
         self.int_quant = int_quant
         self.msb_clamp_bit_width_impl = bit_width_impl
-        self.zero_point = StatelessBuffer(torch.tensor(0.0))
+        self.zero_point = StatelessBuffer(0.0)
 
     def _quantize(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> QuantOutput:
         zero_point = self.zero_point()
@@ -147,7 +173,7 @@ class PrescaledRestrictIntQuant(nn.Module):
         if plan is None:
             return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
         lower, upper = _bounds(int_quant, self.msb_clamp_bit_width_impl, bit_width)
-        shift = None if _is_constant(self._modules.get("zero_point")) else zero_point
+        shift = None if _number_of(self._modules.get("zero_point")) == 0.0 else zero_point
         return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
 
     def forward(self, x: Tensor, scale: Tensor) -> QuantOutput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from brevitas.core.function_wrapper.clamp import TensorClamp
@@ -12,10 +11,9 @@ from brevitas.core.quant._plan import fake_quant_plan
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import fake_quant
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["IntQuant"]
-
-_HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 class IntQuant(nn.Module):
@@ -75,8 +73,8 @@ class IntQuant(nn.Module):
         if plan is not None:
             lower, upper = self.min_int(bit_width), self.max_int(bit_width)
             return fake_quant(x, scale, zero_point, lower, upper, plan)
-        x = self.input_view_impl(x)
-        wide = x.float() if x.dtype in _HALF_TYPES else x
+        x = self.input_view_impl(x if x.is_floating_point() else x.to(scale.dtype))
+        wide = widened(x)
         integer = self.to_int(scale, zero_point, bit_width, wide)
         dequantized = ((integer - zero_point) * scale).to(x.dtype)
         return self.delay_wrapper(x, dequantized)

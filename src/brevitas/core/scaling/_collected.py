@@ -1,49 +1,41 @@
-"""A parameter that is collected from statistics first, then learned. Layer: core (L3).
-
-The collection is a phase: ``collecting`` is a Python flag that flips once, so eager code takes no
-branch on tensors and a compiled model has exactly two graphs, one before the flip and one after it.
-"""
+"""A parameter that is collected from statistics first, then learned. Layer: core (L3)."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-from itertools import count
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from brevitas.core._state import LearnedValueModule
+from brevitas.core._phase import PhasedModule, in_backward
+from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 
-__all__ = ["CollectedParameter", "in_backward"]
+__all__ = ["CollectedParameter"]
 
-_PROGRESS = "brevitas_collection"
-_handles = count()
-_modules_by_handle: weakref.WeakValueDictionary[int, CollectedParameter] = (
-    weakref.WeakValueDictionary()
-)
-
-
-def in_backward() -> bool:
-    """True inside a running backward pass: a forward there is a checkpoint's recomputation."""
-    return torch._C._current_graph_task_id() != -1
+# Forwards after the end of the phase in which a recomputation may still belong to it.
+_RECENT = 64
 
 
-class CollectedParameter(LearnedValueModule):
+class CollectedParameter(LearnedValueModule, PhasedModule):
     """Base of scales and zero points that are initialised from running statistics.
 
     For ``collect_stats_steps`` training forwards the statistic of the batch is used and averaged
-    into ``buffer``; then ``value`` is set from the average and learned by gradient. Where a
-    default process group exists, the averages of all ranks are averaged at that step, which
-    every rank has to reach.
+    into ``average``; then ``value`` is set from the average and learned by gradient.
 
     A forward inside a backward pass (recomputation of a checkpoint) neither advances nor ends
-    the phase: it repeats the phase of the last ordinary forward.
+    the phase. It belongs to the phase in which its batch was first seen: in the step that ends
+    the phase, a batch is recognised by its statistic.
+
+    The averages of all ranks are averaged when the phase ends inside a forward of
+    ``DistributedDataParallel``, or among the ``statistics_groups`` of a sharded model.
 
     Args:
-        collect_stats_steps: number of training forwards that collect; 0 for none.
+        collect_stats_steps: number of training forwards that collect.
         shape: shape of ``value``, broadcastable to the quantized tensor.
         momentum: weight of the newest batch in the moving average; None for the plain mean.
         initial_value: value of the parameter and of the average before anything was collected.
@@ -51,11 +43,12 @@ class CollectedParameter(LearnedValueModule):
         device: device of ``value``.
 
     Raises:
-        ValueError: for a number of steps that is no int >= 0, or a momentum outside [0, 1].
+        ValueError: for a number of steps that is no int >= 1, or a momentum outside [0, 1].
     """
 
     written_in_forward = ("value",)
-    buffer: Tensor
+    #: Process groups over which averages are reduced, one after the other.
+    statistics_groups: Sequence[Any] = ()
 
     def __init__(
         self,
@@ -68,147 +61,149 @@ class CollectedParameter(LearnedValueModule):
     ) -> None:
         super().__init__()
         steps = collect_stats_steps
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            raise ValueError(f"collect_stats_steps={steps!r}: expected an int >= 0.")
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"collect_stats_steps={steps!r}: expected an int >= 1.")
         if momentum is not None and not 0.0 <= momentum <= 1.0:
             raise ValueError(f"momentum={momentum!r}: expected None or a number in [0, 1].")
         self.collect_stats_steps = steps
         self.momentum = momentum
         self.initial_value = float(initial_value)
         self.counter = 0
-        self.collecting = steps > 0
+        self.collecting = True
         self.has_statistics = False
-        self._collected_last = self.collecting
+        self._recent: deque[Tensor] = deque(maxlen=_RECENT)
+        self._forwards_since_end = 0
+        self._recomputed = False
         self.value = nn.Parameter(torch.full(shape, self.initial_value, dtype=dtype, device=device))
         # No registered buffer: DDP would overwrite the average of every rank with rank 0's.
-        self.buffer = self.value.detach().clone()
-        self._issue_handle()
+        self.average = self.value.detach().clone()
 
-    def _issue_handle(self) -> None:
-        self._handle = next(_handles)
-        _modules_by_handle[self._handle] = self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._issue_handle()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CollectedParameter:
-        super()._apply(fn, recurse)
-        self.buffer = fn(self.buffer)
-        if not self.has_learned_value and not self.value.is_meta:
-            # Leaving the meta device, or `to_empty`, has left the memory uninitialised.
-            with torch.no_grad():
-                self.value.fill_(self.initial_value)
-                self.buffer.fill_(self.initial_value)
-        return self
+    @abstractmethod
+    def compute_statistic(self, x: Tensor) -> Tensor:
+        """Return the statistic of one batch, with as many elements as ``value``."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute a statistic.")
 
     def to_parameter(self, statistic: Tensor) -> Tensor:
         """Map a collected statistic to the domain of ``value`` (the identity by default)."""
         return statistic
 
-    def collects_now(self) -> bool:
-        """True when this forward belongs to the collection phase."""
-        if torch.compiler.is_compiling():
-            return self.collecting
-        if in_backward():
-            return self._collected_last
-        self._collected_last = self.collecting
-        return self.collecting
+    def collect(self, x: Tensor) -> Tensor | None:
+        """Return the statistic of ``x`` where this forward collects, None where it learns.
 
-    def running_statistic(self) -> Tensor:
-        """The moving average, or the initial value before the first statistic."""
-        return (
-            self.buffer if self.has_statistics else torch.full_like(self.buffer, self.initial_value)
-        )
-
-    def observe(self, statistic: Tensor) -> Tensor:
-        """Average the statistic of one batch into ``buffer``; end the phase on the last step.
-
-        Args:
-            statistic: statistic of the batch, with as many elements as ``value``.
-
-        Returns:
-            ``statistic`` in the shape of ``value``. ``value`` takes part in it with gradient
-            exactly zero, so that distributed training sees it used before it is learned.
+        ``value`` takes part in the statistic with gradient exactly zero, so that distributed
+        training sees it used before it is learned.
         """
-        statistic = statistic.reshape(self.value.shape)
-        if torch.compiler.is_compiling():
-            observed = statistic.detach().to(self.buffer.dtype)
-            torch.ops.brevitas.observe_statistic(self.buffer, observed, self._handle)
-        elif not in_backward():
-            self.advance(self.buffer, statistic.detach())
+        if not (self.collecting or self._was_collected(x)):
+            return None
+        statistic = self.compute_statistic(x).reshape(self.value.shape)
+        statistic = statistic.to(torch.promote_types(statistic.dtype, torch.float32))
+        self.take_step(self.average, statistic.detach().to(self.average.dtype))
         # A sum over nothing: zero with gradient zero, whatever memory ``to_empty`` left in value.
         return statistic + self.value.expand(0, *self.value.shape).sum(0)
 
+    def _was_collected(self, x: Tensor) -> bool:
+        """True for the recomputation of a batch that was collected shortly before the end."""
+        if torch.compiler.is_compiling() or not self._recent or x.numel() == 0:
+            return False
+        is_recomputation = in_backward()
+        if not is_recomputation:
+            # The batches before a finished backward pass are not recomputed any more.
+            self._forwards_since_end += 1
+            if self._recomputed or self._forwards_since_end > _RECENT:
+                self._recent.clear()
+                return False
+        self._recomputed = is_recomputation
+        with torch.no_grad():
+            statistic = self.compute_statistic(x).reshape(self.value.shape)
+            statistic = statistic.to(self.average.dtype)
+        others = [recent for recent in self._recent if not torch.equal(statistic, recent)]
+        if is_recomputation:
+            return len(others) < len(self._recent)
+        # A batch that comes back, after a warm-up say, is learned from: also when recomputed.
+        self._recent = deque(others, maxlen=_RECENT)
+        return False
+
     @torch.no_grad()
-    def advance(self, buffer: Tensor, statistic: Tensor) -> None:
-        """Take one step of the phase on ``buffer``: the eager body of ``observe``."""
+    def advance(self, average: Tensor, statistic: Tensor) -> None:
+        """Average the statistic of one batch; end the phase on the last step."""
         self.counter += 1
         if self.counter == 1:
-            buffer.copy_(statistic)
+            average.copy_(statistic)
         elif self.momentum is None:
-            buffer.add_((statistic - buffer) / self.counter)
+            average.add_((statistic - average) / self.counter)
         else:
-            buffer.mul_(1.0 - self.momentum).add_(statistic, alpha=self.momentum)
+            average.mul_(1.0 - self.momentum).add_(statistic, alpha=self.momentum)
         self.has_statistics = True
+        self._recent.append(statistic.clone())
         if self.counter >= self.collect_stats_steps:
-            self._finish(buffer)
+            self._finish(average, self._reducing_groups())
 
-    def _finish(self, buffer: Tensor) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(buffer)
-            buffer.div_(dist.get_world_size())
-        self.value.data.copy_(self.to_parameter(buffer))
+    def _reducing_groups(self) -> Sequence[Any]:
+        wrapper = DistributedDataParallel._get_active_ddp_module()
+        return self.statistics_groups if wrapper is None else (wrapper.process_group,)
+
+    def _finish(self, average: Tensor, groups: Sequence[Any]) -> None:
+        for group in groups:
+            dist.all_reduce(average, group=group)
+            average.div_(dist.get_world_size(group))
+        self.value.data.copy_(self.to_parameter(average))
         self.collecting = False
 
     @torch.no_grad()
-    def finish_collection(self) -> None:
-        """End the phase now: ``value`` takes what was collected so far and is learned."""
+    def finish_collection(self, groups: Sequence[Any] = ()) -> None:
+        """End the phase now: ``value`` takes what was collected so far and is learned.
+
+        Args:
+            groups: process groups over which to average first, besides ``statistics_groups``.
+        """
         if self.collecting and self.has_statistics:
-            self.value.data.copy_(self.to_parameter(self.buffer))
+            self._finish(self.average, groups or self.statistics_groups)
         self.collecting = False
         self.counter = max(self.counter, self.collect_stats_steps)
+
+    def running_statistic(self) -> Tensor:
+        """The moving average, or the initial value before the first statistic."""
+        if self.has_statistics:
+            return self.average
+        return torch.full_like(self.average, self.initial_value)
 
     @property
     def has_learned_value(self) -> bool:
         """False until a statistic was collected or a checkpoint was loaded."""
         return self.has_statistics or not self.collecting
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CollectedParameter:
+        super()._apply(fn, recurse)
+        self.average = fn(self.average)
+        self._recent.clear()
+        if not self.has_learned_value and not self.value.is_meta:
+            # Leaving the meta device, or `to_empty`, has left the memory uninitialised.
+            with torch.no_grad():
+                self.value.fill_(self.initial_value)
+                self.average.fill_(self.initial_value)
+        return self
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if not (self.collecting and self.has_statistics):
             return
-        average = self.buffer.detach().clone()
+        average = self.average.detach().clone()
         destination[prefix + "value"] = self.to_parameter(average.clone())
-        metadata = getattr(destination, "_metadata", None)
-        if metadata is not None:
-            progress = {"step": self.counter, "average": average}
-            metadata.setdefault(prefix[:-1], {})[_PROGRESS] = progress
+        save_progress(destination, prefix, {"step": self.counter, "average": average})
 
     def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
-        """Resume the phase where the checkpoint left it; without that record, end it."""
-        progress = local_metadata.get(_PROGRESS)
+        """Resume the phase where the checkpoint left it; without that record, end it.
+
+        A record that does not fit the loaded value is none: somebody has edited the value.
+        """
+        progress = local_metadata.get(PROGRESS)
+        if progress:
+            recorded = self.to_parameter(progress["average"].to(self.value))
+            progress = progress if torch.equal(recorded, self.value.detach()) else None
         self.counter = progress["step"] if progress else self.collect_stats_steps
         self.collecting = self.counter < self.collect_stats_steps
         self.has_statistics = True
-        if progress:
-            with torch.no_grad():
-                self.buffer.copy_(progress["average"])
-
-
-_library = torch.library.Library("brevitas", "FRAGMENT")
-_library.define(
-    "observe_statistic(Tensor(a!) buffer, Tensor statistic, int handle) -> ()",
-    tags=(torch.Tag.cudagraph_unsafe,),
-)
-
-
-def _observe_statistic(buffer: Tensor, statistic: Tensor, handle: int) -> None:
-    """Host side of one compiled collection step; a recomputation leaves the phase alone."""
-    module = _modules_by_handle.get(handle)
-    if module is not None and not in_backward():
-        module.advance(buffer, statistic)
-
-
-_library.impl("observe_statistic", _observe_statistic, "CompositeExplicitAutograd")
-_library.impl("observe_statistic", lambda buffer, statistic, handle: None, "Meta")
+        self._recent.clear()
+        # A new tensor: the old one may still lie on the meta device.
+        average = progress["average"] if progress else self.value.detach()
+        self.average = average.to(self.value, copy=True)

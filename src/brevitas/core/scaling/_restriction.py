@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from brevitas.core.restrict_val import (
@@ -12,10 +11,9 @@ from brevitas.core.restrict_val import (
     LogFloatRestrictValue,
     _ClampValue,
 )
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["ScaleRestriction"]
-
-_HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 class ScaleRestriction(nn.Module):
@@ -39,6 +37,10 @@ class ScaleRestriction(nn.Module):
         restrict_scale_threshold_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        smallest = scaling_min_val
+        is_number = isinstance(smallest, (int, float)) and not isinstance(smallest, bool)
+        if smallest is not None and not (is_number and smallest >= 0):
+            raise ValueError(f"scaling_min_val={smallest!r}: expected a number >= 0, or None.")
         self.restrict_value_impl: Any = restrict_scaling_impl or FloatRestrictValue()
         self.to_stored_impl = self.restrict_value_impl.restrict_init_module()
         self.clamp_scaling = _ClampValue(scaling_min_val)
@@ -69,12 +71,12 @@ class ScaleRestriction(nn.Module):
 
     def from_stored(self, stored: Tensor, threshold: Tensor | None) -> Tensor:
         """Scale of a value in the stored domain; computed in float32 or wider."""
-        stored = stored.float() if stored.dtype in _HALF_TYPES else stored
+        stored = widened(stored)
         return self.divide(self.clamp_scaling(self.restrict_value_impl(stored)), threshold)
 
     def from_statistic(self, statistic: Tensor, threshold: Tensor | None) -> Tensor:
         """Scale of a real-valued statistic, restricted."""
-        statistic = statistic.float() if statistic.dtype in _HALF_TYPES else statistic
+        statistic = widened(statistic)
         return self.from_stored(self.to_stored(statistic), threshold)
 
     def init_from_float(self, value: float) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas.core._state import LearnedValueModule
+from brevitas.core._phase import in_backward
+from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 from brevitas.core.function_wrapper.misc import Identity
-from brevitas.core.scaling._collected import in_backward
 from brevitas.core.scaling._restriction import ScaleRestriction
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, _Stats
 
@@ -216,9 +216,9 @@ class RuntimeStats(LearnedValueModule):
         self.stats = _Stats(stats_impl, output_shape)
         self.momentum = momentum
         self.register_buffer("running_stats", torch.ones(output_shape, dtype=dtype, device=device))
-        self.register_buffer(
-            "counter", torch.zeros((), dtype=dtype, device=device), persistent=False
-        )
+        # An integer, which no change of dtype makes too coarse to count with.
+        counter = torch.zeros((), dtype=torch.int64, device=device)
+        self.register_buffer("counter", counter, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RuntimeStats:
         was_meta = self.counter.is_meta
@@ -227,6 +227,14 @@ class RuntimeStats(LearnedValueModule):
             self.counter.zero_()
             self.running_stats.fill_(1.0)
         return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_progress(destination, prefix, {"step": int(self.counter)})
+
+    def on_learned_value_loaded(self, local_metadata: dict[str, Any]) -> None:
+        """Go on averaging where the checkpoint stopped; without that record, as after one batch."""
+        self.counter.fill_(local_metadata.get(PROGRESS, {"step": 1})["step"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic of shape ``output_shape``."""

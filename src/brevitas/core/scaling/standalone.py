@@ -71,8 +71,8 @@ class ConstScaling(nn.Module):
             restrict_threshold_impl,
             restrict_scale_threshold_impl,
         )
-        stored = _restricted_init(self.restriction, scaling_init, None, dtype, device)
-        self.value = StatelessBuffer(stored)
+        stored = _restricted_init(self.restriction, scaling_init, None, dtype, "cpu")
+        self.value = StatelessBuffer(stored).to(torch.empty(0, device=device).device)
 
     def forward(self, placeholder: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale; ``placeholder`` is not read."""
@@ -201,12 +201,15 @@ class ParameterFromRuntimeStatsScaling(CollectedParameter):
         """End the collection now and start learning from the average."""
         self.finish_collection()
 
+    def compute_statistic(self, x: Tensor) -> Tensor:
+        """Return the statistic of the view of ``x``."""
+        return self.stats(self.stats_input_view_shape_impl(x))
+
     def training_forward(self, stats_input: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Scale from the batch while collecting, from the parameter afterwards."""
-        if not self.collects_now():
+        statistic = self.collect(stats_input)
+        if statistic is None:
             return self.restriction.from_stored(self.value, threshold)
-        statistic = self.stats(self.stats_input_view_shape_impl(stats_input))
-        statistic = self.observe(statistic.to(torch.promote_types(statistic.dtype, torch.float32)))
         return self.restriction.divide(self.restriction.clamp_statistic(statistic), threshold)
 
     def forward(self, stats_input: Tensor, threshold: Tensor | None = None) -> Tensor:

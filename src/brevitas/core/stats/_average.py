@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
 from brevitas.core.stats._registry import register_stats_implementation
+from brevitas.utils.torch_utils import HALF_DTYPES, widened
 
 __all__ = [
     "DEFAULT_STD_DEV_EPSILON",
@@ -23,12 +24,6 @@ __all__ = [
 ]
 
 DEFAULT_STD_DEV_EPSILON = 1e-8
-
-_HALF_DTYPES = (torch.float16, torch.bfloat16)
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in _HALF_DTYPES else x
 
 
 def mean_and_deviation(x: Tensor, dim: int | None, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -48,7 +43,7 @@ def mean_and_deviation(x: Tensor, dim: int | None, epsilon: float) -> tuple[Tens
         >>> mean_and_deviation(torch.tensor([1., -3.]), None, 0.)
         (tensor(2.), tensor(1.4142))
     """
-    magnitude = torch.abs(_widened(x))
+    magnitude = torch.abs(widened(x))
     if dim is None:
         magnitude, dim = magnitude.reshape(-1), 0
         shape: tuple[int, ...] = ()
@@ -78,7 +73,7 @@ class AbsAve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic: 0-d, or `x` without the reduced dimension."""
-        magnitude = torch.abs(_widened(x))
+        magnitude = torch.abs(widened(x))
         if self.stats_reduce_dim is None:
             return magnitude.mean().to(x.dtype)
         return magnitude.mean(self.stats_reduce_dim).to(x.dtype)
@@ -170,7 +165,7 @@ class _Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the norm: 0-d, or `x` with size one in the reduced dimension."""
         dim = self.stats_reduce_dim
-        accumulate = torch.float32 if x.dtype in _HALF_DTYPES else None
+        accumulate = torch.float32 if x.dtype in HALF_DTYPES else None
         norm = torch.linalg.vector_norm(
             x, self._order, dim=dim, keepdim=dim is not None, dtype=accumulate
         )

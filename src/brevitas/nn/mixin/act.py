@@ -22,6 +22,9 @@ class QuantInputMixin(QuantProxyMixin):
 
     input_quant: Any
 
+    def __init__(self, input_quant: Any, **kwargs: Any) -> None:
+        self.attach_input_quant(input_quant, KeywordReport(self, kwargs))
+
     def attach_input_quant(self, input_quant: Any, report: KeywordReport, **extra: Any) -> None:
         """Build or share the quantizer of the input."""
         base = ActQuantProxyFromInjectorBase
@@ -32,6 +35,9 @@ class QuantOutputMixin(QuantProxyMixin):
     """Attaches ``output_quant``; keywords that start with ``output_`` go to it."""
 
     output_quant: Any
+
+    def __init__(self, output_quant: Any, **kwargs: Any) -> None:
+        self.attach_output_quant(output_quant, KeywordReport(self, kwargs))
 
     def attach_output_quant(self, output_quant: Any, report: KeywordReport, **extra: Any) -> None:
         """Build or share the quantizer of the output."""
@@ -45,16 +51,33 @@ class QuantNonLinearActMixin(QuantProxyMixin):
 
     act_quant: Any
 
+    def __init__(
+        self,
+        act_impl: type[nn.Module] | None,
+        passthrough_act: bool,
+        act_quant: Any,
+        act_proxy_prefix: str = "act_",
+        act_kwargs_prefix: str = "",
+        **kwargs: Any,
+    ) -> None:
+        prefixes = (act_proxy_prefix, act_kwargs_prefix)
+        report = KeywordReport(self, kwargs)
+        self.attach_act_quant(act_quant, act_impl, passthrough_act, report, *prefixes)
+
     def attach_act_quant(
         self,
         act_quant: Any,
         act_impl: type[nn.Module] | None,
         passthrough_act: bool,
         report: KeywordReport,
+        act_proxy_prefix: str = "act_",
+        act_kwargs_prefix: str = "",
     ) -> None:
         """Build or share the quantizer of the activation function's output."""
         extra: dict[str, Any] = {"passthrough_act": passthrough_act}
         if act_impl is not None:
             extra["act_impl"] = act_impl
         base = ActQuantProxyFromInjectorBase
-        self.attach_quantizer(act_quant, NoneActQuant, "act_", "", report, base, **extra)
+        self.attach_quantizer(
+            act_quant, NoneActQuant, act_proxy_prefix, act_kwargs_prefix, report, base, **extra
+        )

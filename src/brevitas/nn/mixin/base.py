@@ -7,7 +7,7 @@ import warnings
 from difflib import get_close_matches
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from brevitas.common import ExportMixin, LayerProtocol, QuantLayerConfigurationError
 from brevitas.inject import DependencyError, InjectorMeta, declared_names, record_reads
@@ -29,7 +29,7 @@ class KeywordReport:
         kwargs: its keywords.
     """
 
-    def __init__(self, layer: nn.Module, kwargs: dict[str, Any]) -> None:
+    def __init__(self, layer: Any, kwargs: dict[str, Any]) -> None:
         self.layer = layer
         self.kwargs = kwargs
         self.known: dict[str, set[str]] = {}
@@ -39,9 +39,9 @@ class KeywordReport:
         """Record the names that the quantizer behind ``prefix`` reads or declares."""
         self.known.setdefault(prefix, set()).update(names)
 
-    def add_disabled(self, prefix: str, quant_name: str) -> None:
-        """Record that the quantizer behind ``prefix`` is None, so that it reads nothing."""
-        self.disabled[prefix] = quant_name
+    def add_disabled(self, prefix: str, reason: str) -> None:
+        """Record why the quantizer behind ``prefix`` reads nothing: it is None, or shared."""
+        self.disabled[prefix] = reason
 
     def warn_unused(self) -> None:
         """Warn once for each keyword that no quantizer reads, with the nearest valid name."""
@@ -62,9 +62,9 @@ class KeywordReport:
         )
 
     def _hint(self, key: str) -> str:
-        for prefix, quant_name in self.disabled.items():
-            if prefix and key.startswith(prefix):
-                return f" {quant_name} is None here, so that {prefix}* has no effect."
+        for prefix, reason in self.disabled.items():
+            if key.startswith(prefix):
+                return f" {reason} here, so that {prefix}* has no effect."
         valid = {prefix + name for prefix, names in self.known.items() for name in names}
         matches = get_close_matches(key, sorted(valid), n=1, cutoff=0.6)
         return f" Did you mean {matches[0]!r}?" if matches else ""
@@ -80,6 +80,22 @@ def _levels_to_caller() -> int:
 
 class QuantProxyMixin:
     """Attaches one quantizer to a layer, as the submodule ``<proxy_prefix>quant``."""
+
+    _is_loading = False
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # With assign=True, loading registers parameters: no reason to start learning anew.
+        self._is_loading = True
+        try:
+            super()._load_from_state_dict(*args)  # type: ignore[misc]
+        finally:
+            self._is_loading = False
+
+    def restart_quantizer(self, registered: str, parameter: str) -> None:
+        """Reset the quantizer of ``parameter`` if that is what was registered, not loaded."""
+        proxy = self.__dict__.get("_modules", {}).get(f"{parameter}_quant")
+        if registered == parameter and proxy is not None and not self._is_loading:
+            proxy.init_tensor_quant()
 
     def attach_quantizer(
         self,
@@ -108,7 +124,7 @@ class QuantProxyMixin:
         name = proxy_prefix + "quant"
         if quant is None:
             quant = none_quant_injector
-            report.add_disabled(kwargs_prefix, name)
+            report.add_disabled(kwargs_prefix, f"{name} is None")
         if isinstance(quant, InjectorMeta):
             proxy = self._build_proxy(quant, name, kwargs_prefix, report, proxy_base, extra)
         elif _is_proxy(quant):
@@ -116,8 +132,7 @@ class QuantProxyMixin:
                 self._check_kind(type(quant), f"a shared {type(quant).__name__}", name, proxy_base)
             quant.add_tracked_module(self)  # pyright: ignore[reportArgumentType]
             proxy = quant
-            if isinstance(quant, QuantProxyFromInjector):
-                report.add(kwargs_prefix, declared_names(quant.quant_injector))
+            report.add_disabled(kwargs_prefix, f"{name} is shared")
         else:
             raise TypeError(
                 f"{name}={quant!r}: expected a quantizer class (e.g. "

@@ -30,8 +30,11 @@ class QuantWeightMixin(QuantProxyMixin):
 
     @property
     def output_channel_dim(self) -> int:
-        """Dimension of the weight that counts output channels."""
-        raise NotImplementedError(f"{type(self).__name__} does not declare output_channel_dim.")
+        """Dimension of the weight that counts output channels; the first one by default."""
+        return 0
+
+    def __init__(self, weight_quant: Any, **kwargs: Any) -> None:
+        self.attach_weight_quant(weight_quant, KeywordReport(self, kwargs))
 
     def attach_weight_quant(self, weight_quant: Any, report: KeywordReport) -> None:
         """Build or share the quantizer of the weight."""
@@ -62,8 +65,7 @@ class QuantWeightMixin(QuantProxyMixin):
     def register_parameter(self, name: str, value: nn.Parameter | None) -> None:
         """Register a parameter; a new weight starts its quantizer's learned values anew."""
         super().register_parameter(name, value)  # type: ignore[misc]
-        if name == "weight" and "weight_quant" in self.__dict__.get("_modules", {}):
-            self.weight_quant.init_tensor_quant()
+        self.restart_quantizer(name, "weight")
 
 
 class QuantBiasMixin(QuantProxyMixin):
@@ -71,6 +73,9 @@ class QuantBiasMixin(QuantProxyMixin):
 
     bias: nn.Parameter | None
     bias_quant: Any
+
+    def __init__(self, bias_quant: Any, cache_inference_bias: bool = False, **kwargs: Any) -> None:
+        self.attach_bias_quant(bias_quant, KeywordReport(self, kwargs), cache_inference_bias)
 
     def attach_bias_quant(
         self, bias_quant: Any, report: KeywordReport, cache_inference_bias: bool = False
@@ -92,5 +97,4 @@ class QuantBiasMixin(QuantProxyMixin):
     def register_parameter(self, name: str, value: nn.Parameter | None) -> None:
         """Register a parameter; a new bias starts its quantizer's learned values anew."""
         super().register_parameter(name, value)  # type: ignore[misc]
-        if name == "bias" and "bias_quant" in self.__dict__.get("_modules", {}):
-            self.bias_quant.init_tensor_quant()
+        self.restart_quantizer(name, "bias")

@@ -47,6 +47,15 @@ class MinMaxScalingInit:
     """
 
     def __init__(self, max_val: float | Tensor, min_val: float | Tensor | None = None) -> None:
+        for name, number in (("max_val", max_val), ("min_val", min_val)):
+            if number is not None and not isinstance(number, (int, float, Tensor)):
+                raise TypeError(f"{name}={number!r}: expected a number or a tensor.")
+        span = None if min_val is None else max_val - min_val
+        is_empty = isinstance(span, (int, float)) and span <= 0
+        if is_empty or (isinstance(span, Tensor) and not span.is_meta and bool((span <= 0).any())):
+            raise ValueError(
+                f"max_val={max_val!r}, min_val={min_val!r}: expected max_val > min_val."
+            )
         self.max_val = max_val
         self.min_val = min_val
 

@@ -143,9 +143,7 @@ def as_member(enum_type: type[Member], choice: Member | str | None, name: str) -
     raise DependencyError(f"{name}={choice!r}: expected one of {accepted}.")
 
 
-def choose(
-    table: Mapping[Member, Choice], choice: Member | str | None, name: str
-) -> Choice | None:
+def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: str) -> Choice | None:
     """Look a declared choice up in its table; None stays None.
 
     Args:
@@ -211,9 +209,7 @@ class SolveStats(ExtendedInjector):
         if scaling_per_output_channel is not None:
             per_channel = ScalingPerOutputType.CHANNEL
             return per_channel if scaling_per_output_channel else ScalingPerOutputType.TENSOR
-        return as_member(
-            ScalingPerOutputType, scaling_per_output_type, "scaling_per_output_type"
-        )
+        return as_member(ScalingPerOutputType, scaling_per_output_type, "scaling_per_output_type")
 
     @value
     def scaling_stats_impl(scaling_stats_op: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brevitas.core.quant import RescalingIntQuant
-from brevitas.inject import ExtendedInjector, value
+from brevitas.inject import DependencyError, ExtendedInjector, value
 from brevitas.inject.enum import QuantType, ScalingPerOutputType
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.quant.solver.common import (
@@ -37,8 +37,18 @@ class SolveWeightShape(ExtendedInjector):
         return tracked_parameter_list[0].dim()
 
     @value
-    def out_channels(tracked_parameter_list: Any, output_channel_dim: int) -> int:
-        return tracked_parameter_list[0].shape[output_channel_dim]
+    def out_channels(
+        tracked_parameter_list: Any, output_channel_dim: int, scaling_per_output: Any = None
+    ) -> int:
+        shapes = [tuple(weight.shape) for weight in tracked_parameter_list]
+        kinds = {(len(shape), shape[output_channel_dim]) for shape in shapes}
+        if scaling_per_output is ScalingPerOutputType.CHANNEL and len(kinds) > 1:
+            raise DependencyError(
+                f"a scale per output channel is shared by weights of shapes {shapes}: expected as "
+                "many dimensions and output channels in each; share a scale per tensor, or give "
+                "each layer its own quantizer."
+            )
+        return shapes[0][output_channel_dim]
 
     @value
     def scaling_per_output_channel_shape(

@@ -17,6 +17,7 @@ from brevitas.core.quant import (
 )
 from brevitas.core.quant import int as int_module
 from brevitas.core.scaling import ConstScaling, IntScaling, ParameterScaling
+from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ParameterZeroPoint, ZeroZeroPoint
 
 Change = Callable[[nn.Module], None]
@@ -76,9 +77,7 @@ def test_gradients_of_scale_and_bit_width_through_both_ways() -> None:
     x = torch.randn(64) * 3
     grads = []
     for change in (lambda part: None, lambda part: part.register_forward_hook(lambda *a: None)):
-        quant = _rescaling(
-            scaling_impl=ParameterScaling(3.0), bit_width_impl=BitWidthParameter(4)
-        )
+        quant = _rescaling(scaling_impl=ParameterScaling(3.0), bit_width_impl=BitWidthParameter(4))
         change(quant.int_quant.float_to_int_impl)
         leaf = x.clone().requires_grad_()
         quant(leaf)[0].pow(2).sum().backward()
@@ -133,6 +132,55 @@ def test_a_changed_zero_point_is_used(path: str, change: Change) -> None:
     value, scale, zero_point, _ = quant(torch.tensor([-1e6, 0.0, 1e6]), *scale)
     assert zero_point.item() == 1.0
     assert torch.equal(value, torch.tensor([-9.0, 0.0, 6.0]) * scale)
+
+
+@pytest.mark.parametrize("build", [_rescaling, _prescaled])
+def test_a_replaced_bit_width_changes_the_limits(
+    build: Callable[[], nn.Module], fused_calls: list[int]
+) -> None:
+    quant = build()
+    scale = () if isinstance(quant, RescalingIntQuant) else (torch.tensor(0.5),)
+    quant.msb_clamp_bit_width_impl.bit_width = StatelessBuffer(2.0)
+    value, step, _, bit_width = quant(torch.tensor([-1e6, 1e6]), *scale)
+    assert bit_width.item() == 2.0 and fused_calls == [1]
+    assert torch.equal(value, torch.tensor([-2.0, 1.0]) * step)
+
+
+@pytest.mark.parametrize("build", [_rescaling, _prescaled])
+def test_a_replaced_zero_point_is_used(
+    build: Callable[[], nn.Module], fused_calls: list[int]
+) -> None:
+    quant = build()
+    scale = () if isinstance(quant, RescalingIntQuant) else (torch.tensor(0.5),)
+    holder = quant.zero_point_impl if isinstance(quant, RescalingIntQuant) else quant
+    holder.zero_point = StatelessBuffer(3.0)
+    value, step, zero_point, _ = quant(torch.tensor([-1e6, 0.0, 1e6]), *scale)
+    assert zero_point.item() == 3.0 and fused_calls == [1]
+    assert torch.equal(value, torch.tensor([-11.0, 0.0, 4.0]) * step)
+
+
+@pytest.mark.parametrize(
+    "part", ["int_quant", "scaling_impl", "int_scaling_impl", "zero_point_impl", "bit_width_impl"]
+)
+@pytest.mark.parametrize("bad", [None, 4, torch.round, BitWidthConst])
+def test_parts_that_are_no_modules_are_refused(part: str, bad: object) -> None:
+    with pytest.raises(TypeError, match=f"{part}=.*expected a torch.nn.Module"):
+        _rescaling(**{part: bad})
+    if part in ("int_quant", "bit_width_impl"):
+        parts = {"int_quant": IntQuant(False, True), "bit_width_impl": BitWidthConst(4)}
+        with pytest.raises(TypeError, match=f"{part}=.*expected a torch.nn.Module"):
+            PrescaledRestrictIntQuant(**(parts | {part: bad}))
+
+
+def test_a_range_of_zero_alone_is_refused() -> None:
+    narrow, one_bit = IntQuant(narrow_range=True, signed=True), BitWidthConst(1)
+    with pytest.raises(ValueError, match="bit_width=1.*narrow range.*at least 2 bits"):
+        _rescaling(int_quant=narrow, bit_width_impl=one_bit)
+    with pytest.raises(ValueError, match="bit_width=1.*narrow range.*at least 2 bits"):
+        PrescaledRestrictIntQuant(narrow, one_bit)
+    _rescaling(int_quant=narrow, bit_width_impl=BitWidthConst(2))
+    wide = _rescaling(bit_width_impl=one_bit)
+    assert wide(torch.tensor([-9.0, 9.0]))[0].tolist() == [-4.0, 0.0]
 
 
 @pytest.mark.parametrize("change", [_doubling_hook, _doubling_forward])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import brevitas.nn as qnn
 from brevitas.common import QuantLayerConfigurationError
 from brevitas.nn.mixin import QuantBiasMixin, QuantWeightMixin
 from brevitas.quant import (
     Int8BiasPerTensorFloatInternalScaling,
+    Int8WeightPerChannelFloat,
     Int8WeightPerTensorFloat,
     Int16Bias,
 )
@@ -59,7 +61,39 @@ def test_part_of_a_weight():
     assert part.is_valid
 
 
-def test_output_channel_dim_is_declared_by_the_layer():
-    with pytest.raises(NotImplementedError, match="does not declare output_channel_dim"):
-        _ = QuantWeightMixin().output_channel_dim
+class Weighted(QuantWeightMixin, nn.Module):
+    def __init__(self, weight_quant, **keywords):
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(torch.randn(3, 2))
+        QuantWeightMixin.__init__(self, weight_quant, **keywords)
+
+
+class Biased(QuantBiasMixin, nn.Module):
+    def __init__(self, bias_quant, **keywords):
+        nn.Module.__init__(self)
+        self.bias = nn.Parameter(torch.randn(3))
+        QuantBiasMixin.__init__(self, bias_quant, **keywords)
+
+
+def test_a_layer_with_a_weight_alone():
+    layer = Weighted(Int8WeightPerChannelFloat, weight_bit_width=4)
+    expected = layer.weight.detach().abs().amax(1, keepdim=True) / 7
+    torch.testing.assert_close(layer.quant_weight().scale.detach(), expected)
+    assert layer.quant_weight().bit_width == 4
+    assert Weighted(None).quant_weight().requires_grad
+
+
+def test_a_layer_with_a_bias_alone():
+    layer = Biased(Int8BiasPerTensorFloatInternalScaling, bias_bit_width=4)
+    torch.testing.assert_close(layer.quant_bias().scale, layer.bias.abs().max() / 8)
+    assert not layer.bias_quant.cache_inference_quant_bias
+    kept = Biased(Int8BiasPerTensorFloatInternalScaling, cache_inference_bias=True)
+    assert kept.bias_quant.cache_inference_quant_bias
+    assert Biased(None).quant_bias().requires_grad
+
+
+def test_output_channels_come_first_unless_the_layer_says_otherwise():
+    assert Weighted(None).output_channel_dim == 0
+    assert qnn.QuantLinear(2, 3).output_channel_dim == 0
+    assert qnn.QuantConvTranspose2d(2, 3, 1).output_channel_dim == 1
     assert issubclass(qnn.QuantLinear, QuantBiasMixin)
