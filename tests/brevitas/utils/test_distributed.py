@@ -65,6 +65,8 @@ class Scaled(nn.Module):
 def quantized(collect_stats_steps: int = 0) -> nn.Sequential:
     """Learned scales per channel and per tensor, statistics of weights and of activations."""
     torch.manual_seed(0)
+    started = {"act_quant": Uint8ActPerTensorFloatMaxInit, "max_val": 1.0}
+    collected = {"collect_stats_steps": collect_stats_steps}
     return nn.Sequential(
         qnn.QuantLinear(
             6,
@@ -73,7 +75,7 @@ def quantized(collect_stats_steps: int = 0) -> nn.Sequential:
             weight_quant=Int8WeightPerChannelFloat,
             weight_scaling_impl_type="parameter_from_stats",
         ),
-        qnn.QuantReLU(collect_stats_steps=collect_stats_steps),
+        qnn.QuantReLU(**(collected if collect_stats_steps else started)),
         qnn.QuantLinear(7, 5, True, weight_bit_width=4),
         qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatMaxInit, max_val=0.3),
         qnn.QuantLinear(5, 3, True, weight_quant=Int8WeightPerChannelFloat),
