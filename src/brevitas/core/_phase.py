@@ -8,13 +8,18 @@ directly in eager mode, through an operator that the compiler does not look into
 from __future__ import annotations
 
 import weakref
+from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PhasedModule", "in_backward"]
+__all__ = ["PhasedModule", "RecentBatches", "in_backward"]
+
+# Forwards after the end of a phase in which a recomputation may still belong to it.
+_RECENT = 64
 
 _handles = count()
 _modules_by_handle: weakref.WeakValueDictionary[int, PhasedModule] = weakref.WeakValueDictionary()
@@ -60,6 +65,55 @@ class PhasedModule(nn.Module):
             torch.ops.brevitas.advance_phase(average, statistic, self._handle)
         elif not in_backward():
             self.advance(average, statistic)
+
+
+class RecentBatches:
+    """Recognises the recomputation of batches that belong to a phase which has just ended.
+
+    A batch is known by a statistic. Those of the last forwards of the phase are kept until a
+    backward pass has recomputed batches, or for a number of forwards where none is recomputed.
+    """
+
+    def __init__(self) -> None:
+        self._statistics: deque[Tensor] = deque(maxlen=_RECENT)
+        self._forwards_since_end = 0
+        self._recomputed = False
+
+    def __len__(self) -> int:
+        return len(self._statistics)
+
+    def remember(self, statistic: Tensor) -> None:
+        """Keep the statistic of a batch of the phase."""
+        self._statistics.append(statistic.clone())
+
+    def clear(self) -> None:
+        """Forget all batches."""
+        self._statistics.clear()
+
+    def recognises(self, statistic_of_batch: Callable[[], Tensor]) -> bool:
+        """Called after the phase: True if the batch at hand belongs to it all the same.
+
+        Args:
+            statistic_of_batch: computes what would be remembered of the batch.
+        """
+        if not self._statistics:
+            return False
+        is_recomputation = in_backward()
+        if not is_recomputation:
+            # The batches before a finished backward pass are not recomputed any more.
+            self._forwards_since_end += 1
+            if self._recomputed or self._forwards_since_end > _RECENT:
+                self.clear()
+                return False
+        self._recomputed = is_recomputation
+        with torch.no_grad():
+            statistic = statistic_of_batch()
+        others = [seen for seen in self._statistics if not torch.equal(statistic, seen)]
+        if is_recomputation:
+            return len(others) < len(self._statistics)
+        # A batch that comes back, after a warm-up say, is of the new phase: also when recomputed.
+        self._statistics = deque(others, maxlen=_RECENT)
+        return False
 
 
 _library = torch.library.Library("brevitas", "FRAGMENT")

@@ -211,8 +211,9 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         function = type(self).accumulator_function
         if function is None:
             return True
-        groups = getattr(self, "groups", 1)  # a linear layer has none
-        return sums_one_scale(function, inp.value, inp.scale, groups)
+        # A linear layer has neither.
+        groups, out_channels = getattr(self, "groups", 1), getattr(self, "out_channels", None)
+        return sums_one_scale(function, inp.value, inp.scale, groups, out_channels)
 
     def merge_bn_in(self, bn: nn.Module) -> None:
         """Fold a batch normalization that follows the layer into its weight and bias."""

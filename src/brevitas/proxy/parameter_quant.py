@@ -44,7 +44,7 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
     """A quantized parameter; its statistics follow the parameter wherever it is replaced."""
 
     parameter_name = "weight"
-    _built_from: InjectorMeta | None = None
+    _built_from: tuple[InjectorMeta, int] | None = None
 
     @property
     def tracked_parameter_list(self) -> list[Tensor]:
@@ -55,10 +55,6 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         """Return the declaration with the layers and parameters that it is built for."""
         tracked = TrackedParameters(self.tracked_module_list, self.parameter_name)
         return super().bound_injector().let(tracked_parameter_list=tracked)
-
-    def update_tracked_modules(self) -> None:
-        """A further layer changes what the parts are built from: they are built anew."""
-        self._built_from = None
 
     def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
         """Build the tensor quantizer, or reset its values where it exists already.
@@ -80,12 +76,14 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         if fresh is not None:
             fresh.to(device=tracked[0].device, dtype=tracked[0].dtype).train(self.training)
         current = self.tensor_quant
-        same_recipe = self._built_from is self._declaration
+        # Another declaration, or number of layers, may change parts that have no tensors.
+        recipe = (self._declaration, len(self.tracked_module_list))
+        same_recipe = self._built_from == recipe
         if current is None or fresh is None or not (same_recipe and _is_resettable(current, fresh)):
             self.tensor_quant = fresh
         else:
             _reset_in_place(current, fresh, kept)
-        self._built_from = self._declaration
+        self._built_from = recipe
 
     def max_uint_value(self, bit_width: Tensor) -> Tensor:
         """Largest magnitude as an unsigned integer, ``2**b - 1`` or less in narrow range."""

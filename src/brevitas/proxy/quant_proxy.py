@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from brevitas.common import ExportMixin
 from brevitas.core.quant._plan import rounding_mode_of
+from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
@@ -173,6 +174,14 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
             self.drop_cache()
         return super().train(mode)
 
+    def _restore_constants(self, state_dict: dict[str, Any]) -> None:
+        """Bring constants back from the meta device, beside the values that are assigned."""
+        devices = (tensor.device for tensor in state_dict.values() if isinstance(tensor, Tensor))
+        device = next(devices, torch.get_default_device())
+        for part in self.modules():
+            if isinstance(part, StatelessBuffer) and part.value.is_meta:
+                part.to_empty(device=device)  # the constant remembers its value
+
     def _sentinel(self) -> Tensor:
         """A zero on the device of the quantizer, to evaluate scales that depend on no input."""
         for tensor in (*self.parameters(), *self.buffers()):
@@ -192,6 +201,8 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         self.drop_cache()
         if self.update_state_dict_impl is not None:
             self.update_state_dict_impl(prefix, state_dict)
+        if local_metadata.get("assign_to_params_buffers"):
+            self._restore_constants(state_dict)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

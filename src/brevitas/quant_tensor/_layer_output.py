@@ -24,12 +24,12 @@ from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
 
 # Function -> number of spatial dimensions.
 _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-_TRANSPOSED: dict[Any, int] = {
+TRANSPOSED: dict[Any, int] = {
     torch.conv_transpose1d: 1,
     torch.conv_transpose2d: 2,
     torch.conv_transpose3d: 3,
 }
-_SPATIAL_DIMS: dict[Any, int] = {F.linear: 0, **_CONVOLUTIONS, **_TRANSPOSED}
+_SPATIAL_DIMS: dict[Any, int] = {F.linear: 0, **_CONVOLUTIONS, **TRANSPOSED}
 
 
 class LayerOutput(NamedTuple):
@@ -81,18 +81,24 @@ def quant_output_scale_impl(
 
 
 def sums_one_scale(
-    fn: Callable[..., Any], inp: Tensor, quant_input_scale: Tensor, groups: int = 1
+    fn: Callable[..., Any],
+    inp: Tensor,
+    quant_input_scale: Tensor,
+    groups: int = 1,
+    out_channels: int | None = None,
 ) -> bool:
     """Tell whether all products that an output sums have one input scale.
 
     Only then is there an integer accumulator. The scale may vary between samples, and between
-    the channels of a depthwise convolution, but not along the dimensions that are summed over.
+    the channels of a depthwise convolution with one output for each, but not along the dimensions
+    that are summed over.
 
     Args:
         fn: `torch.nn.functional.linear` or a (transposed) convolution.
         inp: Input of the layer.
         quant_input_scale: Scale of the input, broadcastable to it.
         groups: Groups of the convolution.
+        out_channels: Output channels; None for as many as there are input channels.
 
     Example:
         >>> x, per_channel = torch.ones(1, 3, 5, 5), torch.ones(1, 3, 1, 1)
@@ -106,7 +112,8 @@ def sums_one_scale(
     spatial = _SPATIAL_DIMS[fn]
     channel = inp.dim() - 1 - spatial
     sizes = _per_input(quant_input_scale, inp.dim()).shape
-    is_depthwise = spatial > 0 and groups == inp.shape[channel]
+    channels = inp.shape[channel]
+    is_depthwise = spatial > 0 and groups == channels and out_channels in (None, channels)
     return all(size == 1 for size in sizes[channel + is_depthwise :])
 
 
@@ -119,7 +126,7 @@ def _weight_bit_width(weight: Any) -> Tensor:
 
 
 def _is_padded(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if fn in _TRANSPOSED:
+    if fn in TRANSPOSED:
         return True
     padding = argument(args, kwargs, 1, "padding", 0) if fn in _CONVOLUTIONS else 0
     return padding != "valid" and any((padding,) if isinstance(padding, (int, str)) else padding)
@@ -141,7 +148,7 @@ def _input_offset(fn: Any, x: Any, weight: Any, args: Any, kwargs: Any) -> Tenso
 
 def _repeat_over_groups(fn: Any, weight: Any, args: Any, kwargs: Any) -> Tensor:
     """Weight scale of every output channel: groups of a transposed convolution share theirs."""
-    groups = argument(args, kwargs, 3, "groups", 1) if fn in _TRANSPOSED else 1
+    groups = argument(args, kwargs, 3, "groups", 1) if fn in TRANSPOSED else 1
     scale = weight.scale
     return scale if groups == 1 or is_per_tensor(scale) else scale.flatten().repeat(groups)
 

@@ -25,6 +25,7 @@ from brevitas.quant_tensor._accumulator import (
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._int_mixin import is_affine_int
 from brevitas.quant_tensor._layer_output import (
+    TRANSPOSED,
     LayerOutput,
     layer_output,
     quant_output_scale_impl,
@@ -122,7 +123,9 @@ def quant_layer(
     if not (is_affine_int(quant_input) and is_affine_int(quant_weight)):
         return value
     groups = argument(args, kwargs, 3, "groups", 1)
-    if not sums_one_scale(fn, operands[0], quant_input.scale, groups):
+    weight = operands[1]
+    out_channels = weight.shape[1] * groups if fn in TRANSPOSED else weight.shape[0]
+    if not sums_one_scale(fn, operands[0], quant_input.scale, groups, out_channels):
         return value  # no integer accumulator has two scales
     output = layer_output(fn, quant_input, quant_weight, bias, *args, **kwargs)
     return quant_input._from_fields(value, *output)

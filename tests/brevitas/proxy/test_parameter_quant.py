@@ -230,6 +230,9 @@ class TestSharing:
         assert first.weight_quant.tracked_module_list == [first]
         assert first.weight_quant.is_quant_enabled
         assert torch.equal(first.quant_weight().value, before.value)
+        kept = first.weight_quant.tensor_quant
+        first.weight_quant.init_tensor_quant()
+        assert first.weight_quant.tensor_quant is kept  # reset in place, as ever
 
     def test_other_inputs_share_a_scale_per_channel(self):
         first = linear(weight_quant=Int8WeightPerChannelFloat)

@@ -190,3 +190,13 @@ def test_base_creates_no_quant_tensor(x):
     base = Int8ActPerTensorFloat.let(proxy_class=ActQuantProxyFromInjectorBase)
     with pytest.raises(NotImplementedError, match="does not create quant tensors"):
         qnn.QuantIdentity(act_quant=base)(x)
+
+
+def test_assigning_a_checkpoint_brings_constants_back_from_the_meta_device():
+    source = qnn.QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat)
+    source(torch.randn(2, 4))
+    with torch.device("meta"):
+        layer = qnn.QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat)
+    layer.load_state_dict(source.state_dict(), assign=True)
+    x = torch.randn(2, 4)
+    assert torch.equal(layer.eval()(x), source.eval()(x))

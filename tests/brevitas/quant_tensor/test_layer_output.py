@@ -159,3 +159,24 @@ def test_a_zero_point_of_zero_is_known_in_a_compiled_graph():
 def test_doctests():
     names = {"torch": torch, "F": F}
     assert doctest.testmod(module, extraglobs=names).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("fn", "shape", "groups", "expected"),
+    [
+        (F.conv2d, (4, 4, 3, 3), 1, False),  # sums over channels of different scales
+        (F.conv2d, (4, 2, 3, 3), 2, False),
+        (F.conv2d, (4, 1, 3, 3), 4, True),  # one scale for each output
+        (F.conv2d, (8, 1, 3, 3), 4, False),  # two outputs for each scale: no field of one shape
+        (F.conv_transpose2d, (4, 4, 3, 3), 1, False),
+        (F.conv_transpose2d, (4, 1, 3, 3), 4, True),
+        (F.conv_transpose2d, (4, 2, 3, 3), 4, False),
+    ],
+)
+def test_only_a_depthwise_layer_keeps_a_scale_per_input_channel(fn, shape, groups, expected):
+    scale = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 4, 1, 1)
+    (x, _), (weight, _) = make((2, 4, 6, 6), scale), make(shape, 0.1)
+    output = fn(x, weight, groups=groups)
+    assert torch.equal(getattr(output, "value", output), fn(x.value, weight.value, groups=groups))
+    assert isinstance(output, IntQuantTensor) is expected
+    assert not expected or output.is_valid

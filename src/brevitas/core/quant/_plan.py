@@ -94,7 +94,7 @@ def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
     rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
     delay, view = parts["delay_wrapper"], parts["input_view_impl"]
     plan = _PLANS.get((type(rounding), type(clamp)))
-    if plan is None or type(delay) is not DelayWrapper or delay.is_active:
+    if plan is None or type(delay) is not DelayWrapper or delay.may_delay:
         return None
     if type(view) is not Identity or _has_global_hooks():
         return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brevitas.core._phase import PhasedModule
+from brevitas.core._phase import PhasedModule, RecentBatches
 from brevitas.core._state import PROGRESS, save_progress
 
 __all__ = ["DelayWrapper"]
@@ -27,20 +28,37 @@ class _DelayQuant(PhasedModule):
         super().__init__()
         self.quant_delay_steps = quant_delay_steps
         self.delaying = quant_delay_steps > 0
+        self._recent = RecentBatches()
         # Said to be written to: a compiler drops a call that changes nothing which outlives it.
         self._written = torch.empty(0, device="cpu")
 
     def advance(self, average: Tensor, statistic: Tensor) -> None:
         """Count one training step."""
+        self._recent.remember(statistic)
         self.quant_delay_steps -= 1
         self.delaying = self.quant_delay_steps > 0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        if not self.delaying:
+        if not (self.delaying or self._was_delayed(x)):
             return y
         if self.training:
-            self.take_step(self._written, x.new_empty(0))
+            self.take_step(self._written, _fingerprint(x))
         return x
+
+    def _was_delayed(self, x: Tensor) -> bool:
+        """True for the recomputation of a forward that was delayed shortly before the end."""
+        if torch.compiler.is_compiling():
+            return False
+        return self._recent.recognises(lambda: _fingerprint(x))
+
+    @property
+    def may_delay(self) -> bool:
+        """True while a forward, or the recomputation of one, returns the real value."""
+        return self.delaying or (not torch.compiler.is_compiling() and len(self._recent) > 0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _DelayQuant:
+        self._recent.clear()
+        return super()._apply(fn, recurse)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -51,8 +69,13 @@ class _DelayQuant(PhasedModule):
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
         if PROGRESS in local_metadata:
+            self._recent.clear()
             self.quant_delay_steps = local_metadata[PROGRESS]["step"]
             self.delaying = self.quant_delay_steps > 0
+
+
+def _fingerprint(x: Tensor) -> Tensor:
+    return x.detach().sum(dtype=torch.float32)
 
 
 class DelayWrapper(nn.Module):
@@ -83,10 +106,16 @@ class DelayWrapper(nn.Module):
 
     @property
     def is_active(self) -> bool:
-        """True while a forward pass may return the real value; a part not of ours always may."""
+        """True while training sees the real value; with a part not of ours it always may."""
+        delay_impl = self.delay_impl
+        return delay_impl.delaying if type(delay_impl) is _DelayQuant else self.may_delay
+
+    @property
+    def may_delay(self) -> bool:
+        """True while ``forward`` has to be asked which value to take."""
         delay_impl = self.delay_impl
         if type(delay_impl) is _DelayQuant:
-            return delay_impl.delaying
+            return delay_impl.may_delay
         return type(delay_impl) is not _NoDelay
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

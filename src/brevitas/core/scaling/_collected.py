@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from brevitas.core._phase import PhasedModule, in_backward
+from brevitas.core._phase import PhasedModule, RecentBatches
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 
 __all__ = ["CollectedParameter"]
-
-# Forwards after the end of the phase in which a recomputation may still belong to it.
-_RECENT = 64
 
 
 class CollectedParameter(LearnedValueModule, PhasedModule):
@@ -71,9 +67,7 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         self.counter = 0
         self.collecting = True
         self.has_statistics = False
-        self._recent: deque[Tensor] = deque(maxlen=_RECENT)
-        self._forwards_since_end = 0
-        self._recomputed = False
+        self._recent = RecentBatches()
         self.value = nn.Parameter(torch.full(shape, self.initial_value, dtype=dtype, device=device))
         # No registered buffer: DDP would overwrite the average of every rank with rank 0's.
         self.average = self.value.detach().clone()
@@ -95,33 +89,23 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         """
         if not (self.collecting or self._was_collected(x)):
             return None
-        statistic = self.compute_statistic(x).reshape(self.value.shape)
-        statistic = statistic.to(torch.promote_types(statistic.dtype, torch.float32))
-        self.take_step(self.average, statistic.detach().to(self.average.dtype))
+        statistic = self._statistic(x)
+        self.take_step(self.average, self._recorded(statistic))
         # A sum over nothing: zero with gradient zero, whatever memory ``to_empty`` left in value.
         return statistic + self.value.expand(0, *self.value.shape).sum(0)
 
     def _was_collected(self, x: Tensor) -> bool:
         """True for the recomputation of a batch that was collected shortly before the end."""
-        if torch.compiler.is_compiling() or not self._recent or x.numel() == 0:
+        if torch.compiler.is_compiling() or x.numel() == 0:
             return False
-        is_recomputation = in_backward()
-        if not is_recomputation:
-            # The batches before a finished backward pass are not recomputed any more.
-            self._forwards_since_end += 1
-            if self._recomputed or self._forwards_since_end > _RECENT:
-                self._recent.clear()
-                return False
-        self._recomputed = is_recomputation
-        with torch.no_grad():
-            statistic = self.compute_statistic(x).reshape(self.value.shape)
-            statistic = statistic.to(self.average.dtype)
-        others = [recent for recent in self._recent if not torch.equal(statistic, recent)]
-        if is_recomputation:
-            return len(others) < len(self._recent)
-        # A batch that comes back, after a warm-up say, is learned from: also when recomputed.
-        self._recent = deque(others, maxlen=_RECENT)
-        return False
+        return self._recent.recognises(lambda: self._recorded(self._statistic(x)))
+
+    def _statistic(self, x: Tensor) -> Tensor:
+        statistic = self.compute_statistic(x).reshape(self.value.shape)
+        return statistic.to(torch.promote_types(statistic.dtype, torch.float32))
+
+    def _recorded(self, statistic: Tensor) -> Tensor:
+        return statistic.detach().to(self.average.dtype)
 
     @torch.no_grad()
     def advance(self, average: Tensor, statistic: Tensor) -> None:
@@ -134,7 +118,7 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         else:
             average.mul_(1.0 - self.momentum).add_(statistic, alpha=self.momentum)
         self.has_statistics = True
-        self._recent.append(statistic.clone())
+        self._recent.remember(statistic)
         if self.counter >= self.collect_stats_steps:
             self._finish(average, self._reducing_groups())
 

@@ -113,3 +113,27 @@ def test_a_copy_counts_for_itself() -> None:
     model(X)
     other = copy.deepcopy(model)
     assert torch.equal(other(X), X) and not other.delay.is_active and model.delay.is_active
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("batch", [lambda step: 0.3 + step, lambda step: 0.3])
+def test_a_recomputation_sees_what_its_forward_saw(reentrant: bool, batch) -> None:
+    """Also in the step that ends the delay, and with one batch in all steps."""
+    plain, recomputed = Delayed(3), Delayed(3)
+    for step in range(6):
+        gradients = []
+        for model in (plain, recomputed):
+            x = torch.tensor([batch(step)], requires_grad=True)
+            model.zero_grad()
+            y = model(x) if model is plain else checkpoint(model, x, use_reentrant=reentrant)
+            y.pow(2).sum().backward()
+            gradients.append((x.grad, model.weight.grad.clone()))
+        assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_the_choice_is_gone_after_the_step_that_ends_the_delay() -> None:
+    model = Delayed(1)
+    checkpoint(model, torch.tensor([0.3]), use_reentrant=False).sum().backward()
+    assert not model.delay.is_active and model.delay.may_delay
+    model(torch.tensor([0.3]))
+    assert not model.delay.may_delay
