@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,17 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Run the test once on each kind of device that this machine has."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def empty_memory_is_nan() -> Iterator[None]:
+    """Let PyTorch fill memory that nobody wrote to with NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1).isnan()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from brevitas.quant import (
     Int8WeightPerTensorFloat,
     ShiftedUint8ActPerTensorFloat,
 )
+from float_twins import assert_computes_the_same
 
 LearnedWeight = Int8WeightPerTensorFloat.let(scaling_impl_type=ScalingImplType.PARAMETER_FROM_STATS)
 # Every quantizer of a layer holds learned values.
@@ -103,13 +104,7 @@ class TestEveryLayer:
         assert torch.equal(after_quantized, torch.rand(2))
         pairs = list(zip(quantized.parameters(), twin.parameters(), strict=True))
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
-        inputs = [data(name).requires_grad_() for _ in range(2)]
-        outputs = [module(x) for module, x in zip((quantized, twin), inputs, strict=True)]
-        assert torch.equal(*outputs)
-        for output in outputs:
-            output.square().sum().backward()
-        assert torch.equal(inputs[0].grad, inputs[1].grad)
-        assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs)
+        assert_computes_the_same(quantized, twin, data(name))
 
     def test_seed_gives_the_weights_of_the_twin(self, name):
         layer = LAYERS[name]

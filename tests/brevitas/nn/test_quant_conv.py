@@ -14,6 +14,7 @@ from brevitas.quant import (
     Int16Bias,
     Uint8ActPerTensorFloat,
 )
+from float_twins import assert_computes_the_same
 
 SIZE = 7
 ARGUMENTS = [
@@ -51,14 +52,7 @@ def batch(dims, size=SIZE, count=2):
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 def test_arguments_of_the_float_layer(dims, keywords):
     layer, twin = pair(dims, **keywords)
-    inputs = [batch(dims).requires_grad_() for _ in range(2)]
-    outputs = [module(x) for module, x in zip((layer, twin), inputs, strict=True)]
-    assert torch.equal(*outputs)
-    for output in outputs:
-        output.square().sum().backward()
-    assert torch.equal(inputs[0].grad, inputs[1].grad)
-    for ours, theirs in zip(layer.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
+    assert_computes_the_same(layer, twin, batch(dims))
     assert layer.extra_repr() == twin.extra_repr()
 
 

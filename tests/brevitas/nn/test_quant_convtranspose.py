@@ -8,6 +8,7 @@ from torch import nn
 
 import brevitas.nn as qnn
 from brevitas.quant import Int8ActPerTensorFloat, Int16Bias, Uint8ActPerTensorFloat
+from float_twins import assert_computes_the_same
 
 ARGUMENTS = [
     {},
@@ -36,14 +37,7 @@ def batch(dims, size=5):
 @pytest.mark.parametrize("keywords", ARGUMENTS, ids=str)
 def test_arguments_of_the_float_layer(dims, keywords):
     layer, twin = pair(dims, **keywords)
-    inputs = [batch(dims).requires_grad_() for _ in range(2)]
-    outputs = [module(x) for module, x in zip((layer, twin), inputs, strict=True)]
-    assert torch.equal(*outputs)
-    for output in outputs:
-        output.square().sum().backward()
-    assert torch.equal(inputs[0].grad, inputs[1].grad)
-    for ours, theirs in zip(layer.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
+    assert_computes_the_same(layer, twin, batch(dims))
     assert layer.extra_repr() == twin.extra_repr()
     x = batch(dims)
     assert torch.equal(layer(x[:0]), twin(x[:0]))

@@ -113,10 +113,21 @@ class ONNXBaseManager(BaseManager, ABC):
             with _quiet(disable_warnings):
                 program = trace(module, values, session, options)
         model = finish(program.model_proto, session, cls.custom_versions, kept_names)
+        model = cls.rewrite(model, type(module).__name__)
         if model.ByteSize() < LARGEST_MESSAGE:
             onnx.checker.check_model(model)
         if export_path is not None:
             write_model(model, export_path)
+        return model
+
+    @classmethod
+    def rewrite(cls, model: Any, name: str) -> Any:
+        """Return the graph to check and write; a target that fuses nodes does it here.
+
+        Args:
+            model: the finished graph.
+            name: class of the exported model, for messages.
+        """
         return model
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -352,17 +352,6 @@ def test_copies_go_on_alone(kind: type[Scaled], copied: Callable[[nn.Module], nn
     other(torch.tensor([6.0]))
     assert not other.part.collecting and abs(other.part.value.item()) == pytest.approx(1.59)
     assert model.part.collecting and model.part.counter == 1
-
-
-@pytest.fixture
-def empty_memory_is_nan() -> Iterator[None]:
-    """Let PyTorch fill memory that nobody wrote to with NaN."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(1).isnan()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("empty_memory_is_nan")

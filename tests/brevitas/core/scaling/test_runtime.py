@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -90,17 +89,6 @@ def test_recomputation_does_not_average_twice(reentrant: bool) -> None:
         leaf = x.clone().requires_grad_()
         checkpoint(recomputed, leaf, use_reentrant=reentrant).backward()
     assert torch.equal(plain.state_dict()[AVERAGE], recomputed.state_dict()[AVERAGE])
-
-
-@pytest.fixture
-def empty_memory_is_nan() -> Iterator[None]:
-    """Let PyTorch fill memory that nobody wrote to with NaN."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(1).isnan()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("empty_memory_is_nan")

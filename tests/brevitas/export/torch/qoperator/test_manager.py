@@ -30,6 +30,7 @@ from brevitas.quant import (
     ShiftedUint8WeightPerChannelFloat,
     Uint8ActPerTensorFloat,
 )
+from integer_networks import Block
 
 pytestmark = [
     # 2026-11: PyTorch deprecates TorchScript and quantized tensors, which this target writes.
@@ -127,30 +128,15 @@ def test_the_file_needs_nothing_of_this_library(tmp_path: Path) -> None:
     assert done.stdout.strip() == "torch.Size([5, 2])"
 
 
-class Block(nn.Module):
-    """Pooling in front of the activation, a short width, a residual sum, a concatenation."""
+class Flat(Block):
+    """The same, flattened by a size that was read off the batch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.input = QuantIdentity(return_quant_tensor=True)
-        self.first = QuantConv2d(3, 4, 3, padding=1, weight_bit_width=4, bias_quant=Int32Bias)
-        self.pool = nn.MaxPool2d(2, padding=1)
-        self.act = QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.second = QuantConv2d(
-            4, 4, 3, padding=1, bias_quant=Int32Bias, output_quant=Int8ActPerTensorFloat
-        )
-        self.sum = QuantIdentity(return_quant_tensor=True)
-        self.head = QuantLinear(2 * 4 * 25, 3, bias_quant=Int32Bias, **SIGNED)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.pool(self.first(self.input(x))))
-        x = self.sum(x.value + self.second(x))
-        x = torch.cat([x.value, x.value], 1)
-        return self.head(torch.relu(x).view(x.shape[0], -1))
+    def flatten(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], -1)
 
 
 def test_a_network_takes_other_batches(tmp_path: Path) -> None:
-    model = Block()
+    model = Flat(**SIGNED)
     loaded = saved(model, torch.randn(4, 3, 8, 8), tmp_path / "block.pt")
     assert {"quantized::conv2d", "quantized::linear", "quantized::add"} <= called(loaded)
     x = torch.randn(7, 3, 8, 8)

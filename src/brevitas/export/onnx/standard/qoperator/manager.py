@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from brevitas._compat import require
 from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx._write import LARGEST_MESSAGE, write_model
 from brevitas.export.onnx.standard.function import AXIS_OPSET
 from brevitas.export.onnx.standard.manager import StdONNXBaseManager
 from brevitas.export.onnx.standard.qcdq.handler import QCDQBiasHandler, QCDQTruncHandler
@@ -66,18 +64,17 @@ class StdQOpONNXManager(StdONNXBaseManager):
         disable_warnings: bool,
         options: dict[str, Any],
     ) -> Any:
-        """Trace, fuse, check and write; ``options`` as the keyword arguments of ``export``."""
+        """Export, after a check of what the graph will be made of."""
         opset = options.get("opset_version") or cls.default_opset
         if opset < AXIS_OPSET:
             raise ExportError(f"opset_version={opset}: integer operators need {AXIS_OPSET}.")
         check_weights(module)
-        traced = super().export_onnx(module, args, None, disable_warnings, options)
-        model = fuse(traced, type(module).__name__)
-        if model.ByteSize() < LARGEST_MESSAGE:
-            require("onnx", "export").checker.check_model(model)
-        if export_path is not None:
-            write_model(model, export_path)
-        return model
+        return super().export_onnx(module, args, export_path, disable_warnings, options)
+
+    @classmethod
+    def rewrite(cls, model: Any, name: str) -> Any:
+        """Return the graph with integer operators in place of layers between integers."""
+        return fuse(model, name)
 
 
 def check_weights(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brevitas.export import StdQOpONNXManager, export_onnx_qop
 from brevitas.export.common.spec import ExportError
-from brevitas.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantIdentity, QuantLinear, QuantReLU
+from brevitas.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantIdentity, QuantLinear
 from brevitas.quant import (
     Int8ActPerTensorFloat,
     Int16Bias,
@@ -21,6 +21,7 @@ from brevitas.quant import (
     Uint8ActPerTensorFloat,
 )
 from export_runtime import initializers, operators
+from integer_networks import Block
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -155,31 +156,9 @@ def test_share_of_values_that_round_to_the_other_integer() -> None:
     assert difference.max() < 1.01
 
 
-class Block(nn.Module):
-    """Pooling in front of the activation, a short width, a residual sum, a concatenation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input = QuantIdentity(return_quant_tensor=True)
-        self.first = QuantConv2d(3, 4, 3, padding=1, weight_bit_width=4, bias_quant=Int32Bias)
-        self.pool = nn.MaxPool2d(2, padding=1)
-        self.act = QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.second = QuantConv2d(
-            4, 4, 3, padding=1, bias_quant=Int32Bias, output_quant=Int8ActPerTensorFloat
-        )
-        self.sum = QuantIdentity(return_quant_tensor=True)
-        self.head = QuantLinear(2 * 4 * 25, 3, bias_quant=Int32Bias, **SIGNED)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.pool(self.first(self.input(x))))
-        x = self.sum(x.value + self.second(x))
-        x = torch.cat([x.value, x.value], 1)
-        return self.head(torch.relu(x).flatten(1))
-
-
 def test_a_network() -> None:
     x = torch.randn(4, 3, 8, 8)
-    model = prepared(Block(), x)
+    model = prepared(Block(**SIGNED), x)
     exported = export_onnx_qop(model, x)
     names = operators(exported)
     assert names.count("QLinearConv") == 3
