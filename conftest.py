@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytest_plugins = ["seeds.report"]
+
 
 def pytest_configure() -> None:
     """Use one thread in each test process: several of them run at once."""
