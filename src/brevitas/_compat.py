@@ -6,8 +6,16 @@ import importlib
 import re
 import sys
 from types import ModuleType
+from typing import Any
 
-__all__ = ["DependencyErrorBase", "Version", "add_note", "require", "torch_version"]
+__all__ = [
+    "DependencyErrorBase",
+    "Version",
+    "add_note",
+    "mark_open_size",
+    "require",
+    "torch_version",
+]
 
 
 class Version(tuple[int, ...]):
@@ -121,6 +129,21 @@ def require(name: str, extra: str) -> ModuleType:
             f'Install it with: pip install "brevitas[{extra}]"',
             name=name,
         ) from error
+
+
+def mark_open_size(tensor: Any, dim: int, name: str, smallest: int) -> None:
+    """Let `torch.compile` assume nothing of a size of an example, so that it guards against none.
+
+    Args:
+        tensor: An example that a function is compiled with.
+        dim: A dimension whose size is open.
+        name: Sizes of one name are equal at every call.
+        smallest: The least size of a call.
+    """
+    # Loaded by the first compilation in any case, and too slow to load before.
+    decorators = importlib.import_module("torch._dynamo.decorators")
+    size = tensor.shape[dim]
+    decorators.mark_unbacked(tensor, dim, hint_override=size, shape_id=name, min=smallest)
 
 
 def add_note(error: BaseException, note: str) -> None:

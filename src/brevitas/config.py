@@ -2,7 +2,7 @@
 
 | flag | environment variable | meaning |
 |---|---|---|
-| `JIT_ENABLED` | `BREVITAS_JIT` | read, without effect so far: wrap the model in `torch.compile` |
+| `JIT_ENABLED` | `BREVITAS_JIT` | run each quantizer as a region compiled by TorchInductor |
 | `VERBOSE` | `BREVITAS_VERBOSE` | print what is skipped or replaced |
 | `LOGGING_LEVEL` | `BREVITAS_LOGGING_LEVEL` | level of the library's loggers |
 | `IGNORE_MISSING_KEYS` | `BREVITAS_IGNORE_MISSING_KEYS` | load without quantizer state |

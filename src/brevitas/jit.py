@@ -1,6 +1,7 @@
 """Names of the TorchScript interface that clients import; nothing is scripted. Layer: L0.
 
-`BREVITAS_JIT` has no effect so far; `torch.compile` on the model compiles its quantizers with it.
+PyTorch has given up TorchScript. `BREVITAS_JIT=1` compiles quantizers by TorchInductor instead,
+see `brevitas.ops.region`, and asks nothing of how a quantizer is written.
 """
 
 from __future__ import annotations

@@ -121,9 +121,13 @@ class StatsFromParameterZeroPoint(nn.Module):
             int_quant, quantize_zero_point
         )
 
+    def read(self, x: Tensor | None) -> Tensor:
+        """Return the real offset, from the statistic."""
+        return -self.parameter_list_stats(x)
+
     def forward(self, x: Tensor | None, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return the zero point, of shape ``zero_point_shape``."""
-        return self.scale_shift_zero_point(-self.parameter_list_stats(x), scale, bit_width)
+        return self.scale_shift_zero_point(self.read(x), scale, bit_width)
 
 
 class ParameterZeroPoint(LearnedValueModule):
@@ -161,10 +165,13 @@ class ParameterZeroPoint(LearnedValueModule):
         self.value = nn.Parameter(start.clone())
         self.scale_shift_zero_point = _ScaleShiftZeroPoint(int_quant, quantize_zero_point)
 
+    def read(self, x: Tensor) -> Tensor:
+        """Return the real offset, from the parameter."""
+        return abs_binary_sign_grad(widened(self.value))
+
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return the zero point, of the shape of ``value``."""
-        offset = abs_binary_sign_grad(widened(self.value))
-        return self.scale_shift_zero_point(offset, scale, bit_width)
+        return self.scale_shift_zero_point(self.read(x), scale, bit_width)
 
 
 class ParameterFromRuntimeZeroPoint(CollectedParameter):
@@ -217,14 +224,17 @@ class ParameterFromRuntimeZeroPoint(CollectedParameter):
         statistic = self.collect(x)
         return self.value if statistic is None else statistic
 
-    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
-        """Return the zero point, of the shape of ``value``."""
+    def read(self, x: Tensor) -> Tensor:
+        """Return the real offset: of the batch, the average or the parameter; training collects."""
         if self.training:
             offset = self.training_forward(x)
         else:
             offset = self.running_statistic() if self.collecting else self.value
-        offset = abs_binary_sign_grad(widened(offset))
-        return self.scale_shift_zero_point(offset, scale, bit_width)
+        return abs_binary_sign_grad(widened(offset))
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """Return the zero point, of the shape of ``value``."""
+        return self.scale_shift_zero_point(self.read(x), scale, bit_width)
 
 
 class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromParameterZeroPoint):
@@ -268,14 +278,13 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
         self.init_done = False
         self.value = nn.Parameter(torch.zeros(tuple(zero_point_shape), dtype=dtype, device=device))
 
-    def forward(self, x: Tensor | None, scale: Tensor, bit_width: Tensor) -> Tensor:
-        """Return the zero point, of shape ``zero_point_shape``."""
+    def read(self, x: Tensor | None) -> Tensor:
+        """Return the real offset, from the parameter; the statistic sets it at the first call."""
         if not self.init_done:
             with torch.no_grad():
                 self.value.copy_(self.parameter_list_stats(x).reshape(self.value.shape))
             self.init_done = True
-        offset = abs_binary_sign_grad(widened(self.value))
-        return self.scale_shift_zero_point(offset, scale, bit_width)
+        return abs_binary_sign_grad(widened(self.value))
 
     @property
     def has_learned_value(self) -> bool:

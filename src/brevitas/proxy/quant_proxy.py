@@ -12,8 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from brevitas import config
 from brevitas.common import ExportMixin
 from brevitas.core.quant._plan import rounding_mode_of
+from brevitas.core.quant.int import runs_fused
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
@@ -78,8 +80,8 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
 
     @property
     def is_proxy_compiled(self) -> bool:
-        """True where the quantizer runs as a compiled region."""
-        return False
+        """True where the quantizer runs as a compiled region in plain eager execution."""
+        return config.JIT_ENABLED and runs_fused(self._tensor_quant_impl())
 
     @property
     def is_signed(self) -> bool | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import brevitas.nn as qnn
+from brevitas import config
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
 from brevitas.quant import (
     Int8ActPerTensorFloat,
@@ -62,6 +63,16 @@ def test_disabling_keeps_learned_values():
     assert module.state_dict().keys() == state.keys()
     module.input_quant.disable_quant = False
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("role", ["weight_quant", "input_quant"])
+def test_runs_compiled_when_asked_to_and_its_parts_allow(role):
+    proxy = getattr(layer(), role)
+    with config.overrides(JIT_ENABLED=True):
+        assert proxy.is_proxy_compiled is True
+        int_quant = proxy._tensor_quant_impl().int_quant
+        int_quant.float_to_int_impl.register_forward_hook(lambda *arguments: None)
+        assert proxy.is_proxy_compiled is False
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -6,18 +6,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.quant._fused import (
+    bounds,
+    constant_bounds,
+    is_zero,
+    number_of,
+    value_in_region,
+)
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
+from brevitas.core.quant._region import quantize_in_region
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.core.utils import StatelessBuffer
-from brevitas.core.zero_point import ZeroZeroPoint
-from brevitas.function.ops import max_int, min_int
-from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
+from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
+from brevitas.ops.region import can_run_region
 
 __all__ = [
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "RescalingIntQuant",
+    "runs_fused",
 ]
 
 QuantOutput = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -29,29 +38,34 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
     return None
 
 
-def _number_of(buffer: nn.Module | None) -> float | None:
-    """The constant of a buffer of ours that is not hooked, None for anything else."""
-    return buffer.number if type(buffer) is StatelessBuffer and is_plain(buffer) else None
+def runs_fused(tensor_quant: nn.Module | None) -> bool:
+    """True where an integer quantizer, as its parts are now, runs as one operation.
+
+    Example:
+        >>> runs_fused(PrescaledRestrictIntQuant(IntQuant(False, True), BitWidthConst(16)))
+        True
+    """
+    is_ours = isinstance(tensor_quant, (RescalingIntQuant, PrescaledRestrictIntQuant))
+    return is_ours and _plan_of(tensor_quant.int_quant) is not None
 
 
-def _is_zero(zero_point_impl: nn.Module) -> bool:
-    """True where a zero point is known to be zero without looking at the tensor."""
-    if type(zero_point_impl) is ZeroZeroPoint and is_plain(zero_point_impl):
-        return _number_of(zero_point_impl._modules.get("zero_point")) == 0.0
-    return False
-
-
-def _bounds(int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor) -> tuple[Bound, Bound]:
-    """Integer limits: plain numbers for a constant bit width, tensors for a learned one."""
-    if type(bit_width_impl) is BitWidthConst and is_plain(bit_width_impl):
-        number = _number_of(bit_width_impl._modules.get("bit_width"))
-        if number is not None:
-            return _constant_bounds(int_quant.signed, int_quant.narrow_range, number)
-    return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
-
-
-def _constant_bounds(signed: bool, narrow_range: bool, bit_width: float) -> tuple[float, float]:
-    return min_int(signed, narrow_range, bit_width), max_int(signed, narrow_range, bit_width)
+def _fused_value(
+    plan: FakeQuantPlan,
+    int_quant: Any,
+    bit_width_impl: nn.Module,
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    bit_width: Tensor,
+) -> Tensor:
+    """Quantize in one operation, compiled where asked for; zero point None stands for zero."""
+    if config.JIT_ENABLED and can_run_region(x):
+        value = value_in_region(plan, int_quant, x, scale, zero_point, bit_width)
+        if value is not None:
+            return value
+    # Tracers know the operation by its name in this file.
+    lower, upper = bounds(int_quant, bit_width_impl, bit_width)
+    return fake_quant(x, scale, zero_point, lower, upper, plan)
 
 
 def _check_parts(**parts: Any) -> None:
@@ -65,7 +79,7 @@ def _check_range(int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
     """Refuse a constant bit width at which zero is the only integer."""
     if type(int_quant) is IntQuant and type(bit_width_impl) is BitWidthConst:
         bits = bit_width_impl.number
-        lower, upper = _constant_bounds(int_quant.signed, int_quant.narrow_range, bits)
+        lower, upper = constant_bounds(int_quant.signed, int_quant.narrow_range, bits)
         if lower == upper:
             raise ValueError(
                 f"bit_width={bits}: a narrow range leaves only the integer 0; expected at least "
@@ -79,9 +93,9 @@ class RescalingIntQuant(nn.Module):
     ``scale = scaling_impl(x, int_scaling_impl(bit_width))``, then
     ``y = (clamp(round(x / scale + zero_point)) - zero_point) * scale``.
 
-    The parts declare; a plan derived from them executes one fused operation. A part that is
-    not ours by exact type, or carries a hook, makes the quantizer run module by module, with
-    equal values.
+    The parts declare; a plan derived from them executes one fused operation, under
+    ``BREVITAS_JIT=1`` one compiled region with the scale in it. A part that is not ours by exact
+    type, or carries a hook, makes the quantizer run module by module, with equal values.
 
     Args:
         int_quant: rounds and clamps, see ``IntQuant``.
@@ -92,6 +106,7 @@ class RescalingIntQuant(nn.Module):
 
     Example:
         >>> from brevitas.core.scaling import ConstScaling, IntScaling
+        >>> from brevitas.core.zero_point import ZeroZeroPoint
         >>> tensor_quant = RescalingIntQuant(
         ...     int_quant=IntQuant(narrow_range=False, signed=True),
         ...     scaling_impl=ConstScaling(1.0),
@@ -132,15 +147,22 @@ class RescalingIntQuant(nn.Module):
         parts: dict[str, Any] = self._modules
         int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
         zero_point_impl = parts["zero_point_impl"]
-        bit_width = bit_width_impl()
-        scale = parts["scaling_impl"](x, parts["int_scaling_impl"](bit_width))
-        zero_point = zero_point_impl(x, scale, bit_width)
         plan = _plan_of(int_quant)
+        outputs = None
+        if plan is not None and config.JIT_ENABLED and can_run_region(x):
+            outputs = quantize_in_region(self, x, plan)
+        if outputs is None:
+            bit_width = bit_width_impl()
+            scale = parts["scaling_impl"](x, parts["int_scaling_impl"](bit_width))
+            zero_point = zero_point_impl(x, scale, bit_width)
+            outputs = (None, scale, zero_point, bit_width)
+        value, scale, zero_point, bit_width = outputs
         if plan is None:
-            return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
-        lower, upper = _bounds(int_quant, bit_width_impl, bit_width)
-        shift = None if _is_zero(zero_point_impl) else zero_point
-        return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
+            value = int_quant(scale, zero_point, bit_width, x)
+        elif value is None:
+            shift = None if is_zero(zero_point_impl) else zero_point
+            value = _fused_value(plan, int_quant, bit_width_impl, x, scale, shift, bit_width)
+        return value, scale, zero_point, bit_width
 
 
 class PrescaledRestrictIntQuant(nn.Module):
@@ -172,9 +194,10 @@ class PrescaledRestrictIntQuant(nn.Module):
         plan = _plan_of(int_quant)
         if plan is None:
             return int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
-        lower, upper = _bounds(int_quant, self.msb_clamp_bit_width_impl, bit_width)
-        shift = None if _number_of(self._modules.get("zero_point")) == 0.0 else zero_point
-        return fake_quant(x, scale, shift, lower, upper, plan), scale, zero_point, bit_width
+        shift = None if number_of(self._modules.get("zero_point")) == 0.0 else zero_point
+        bit_width_impl = self.msb_clamp_bit_width_impl
+        value = _fused_value(plan, int_quant, bit_width_impl, x, scale, shift, bit_width)
+        return value, scale, zero_point, bit_width
 
     def forward(self, x: Tensor, scale: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` at the given ``scale``."""

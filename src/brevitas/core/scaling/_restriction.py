@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -13,7 +14,25 @@ from brevitas.core.restrict_val import (
 )
 from brevitas.utils.torch_utils import widened
 
-__all__ = ["ScaleRestriction"]
+__all__ = ["ScaleRestriction", "ScaleSource", "SourceKind"]
+
+
+class SourceKind(Enum):
+    """The domain of the tensor that a scale is made of, by which it is restricted."""
+
+    #: A parameter or constant in the domain of the restriction (the logarithm, say).
+    STORED = "stored"
+    #: A real-valued statistic, restricted as the parameter would be.
+    STATISTIC = "statistic"
+    #: The real-valued statistic of one batch, which is not restricted.
+    BATCH = "batch"
+
+
+class ScaleSource(NamedTuple):
+    """The tensor that a scale is made of, before it is restricted and divided."""
+
+    kind: SourceKind
+    tensor: Tensor
 
 
 class ScaleRestriction(nn.Module):
@@ -78,6 +97,14 @@ class ScaleRestriction(nn.Module):
         """Scale of a real-valued statistic, restricted."""
         statistic = widened(statistic)
         return self.from_stored(self.to_stored(statistic), threshold)
+
+    def scale_of(self, source: ScaleSource, threshold: Tensor | None) -> Tensor:
+        """Scale of what a scaling part has read, by the rule of its kind."""
+        if source.kind is SourceKind.STORED:
+            return self.from_stored(source.tensor, threshold)
+        if source.kind is SourceKind.STATISTIC:
+            return self.from_statistic(source.tensor, threshold)
+        return self.divide(self.clamp_statistic(source.tensor), threshold)
 
     def init_from_float(self, value: float) -> float:
         """Stored value of a real number given by the user."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from brevitas.core._phase import in_backward
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 from brevitas.core.function_wrapper.misc import Identity
-from brevitas.core.scaling._restriction import ScaleRestriction
+from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, _Stats
 
 __all__ = ["RuntimeStatsScaling", "StatsFromParameterScaling"]
@@ -179,9 +179,13 @@ class StatsFromParameterScaling(nn.Module):
         )
         self.to(device=device, dtype=dtype)
 
+    def read(self, x: Tensor | None) -> ScaleSource:
+        """Return the statistic of the tracked parameters."""
+        return ScaleSource(SourceKind.STATISTIC, self.parameter_list_stats(x))
+
     def forward(self, x: Tensor | None, threshold: Tensor | None = None) -> Tensor:
         """Return the scale of the tracked parameters divided by ``threshold``."""
-        return self.restriction.from_statistic(self.parameter_list_stats(x), threshold)
+        return self.restriction.scale_of(self.read(x), threshold)
 
 
 class RuntimeStats(LearnedValueModule):
@@ -317,7 +321,10 @@ class RuntimeStatsScaling(nn.Module):
             restrict_scale_threshold_impl,
         )
 
+    def read(self, x: Tensor) -> ScaleSource:
+        """Return the statistic of ``x`` in training, the average in evaluation."""
+        return ScaleSource(SourceKind.STATISTIC, self.affine_rescaling(self.runtime_stats(x)))
+
     def forward(self, x: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale of ``x`` divided by ``threshold``."""
-        statistic = self.affine_rescaling(self.runtime_stats(x))
-        return self.restriction.from_statistic(statistic, threshold)
+        return self.restriction.scale_of(self.read(x), threshold)

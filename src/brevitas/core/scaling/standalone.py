@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from brevitas.core._state import LearnedValueModule
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
-from brevitas.core.scaling._restriction import ScaleRestriction
+from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
 from brevitas.core.scaling.runtime import ParameterListStats
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, SCALAR_SHAPE, _Stats
 from brevitas.core.utils import StatelessBuffer
@@ -74,9 +74,13 @@ class ConstScaling(nn.Module):
         stored = _restricted_init(self.restriction, scaling_init, None, dtype, "cpu")
         self.value = StatelessBuffer(stored).to(torch.empty(0, device=device).device)
 
+    def read(self, x: Tensor) -> ScaleSource:
+        """Return the constant."""
+        return ScaleSource(SourceKind.STORED, self.value())
+
     def forward(self, placeholder: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale; ``placeholder`` is not read."""
-        return self.restriction.from_stored(self.value(), threshold)
+        return self.restriction.scale_of(self.read(placeholder), threshold)
 
 
 class ParameterScaling(LearnedValueModule):
@@ -127,9 +131,13 @@ class ParameterScaling(LearnedValueModule):
             _restricted_init(self.restriction, scaling_init, shape, dtype, device)
         )
 
+    def read(self, x: Tensor) -> ScaleSource:
+        """Return the parameter."""
+        return ScaleSource(SourceKind.STORED, self.value)
+
     def forward(self, placeholder: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale; ``placeholder`` is not read."""
-        return self.restriction.from_stored(self.value, threshold)
+        return self.restriction.scale_of(self.read(placeholder), threshold)
 
 
 def _check_broadcast(init: Tensor, shape: tuple[int, ...]) -> None:
@@ -205,20 +213,27 @@ class ParameterFromRuntimeStatsScaling(CollectedParameter):
         """Return the statistic of the view of ``x``."""
         return self.stats(self.stats_input_view_shape_impl(x))
 
+    def _read_in_training(self, x: Tensor) -> ScaleSource:
+        statistic = self.collect(x)
+        if statistic is None:
+            return ScaleSource(SourceKind.STORED, self.value)
+        return ScaleSource(SourceKind.BATCH, statistic)
+
+    def read(self, x: Tensor) -> ScaleSource:
+        """Return the statistic of ``x``, the average or the parameter; training collects."""
+        if self.training:
+            return self._read_in_training(x)
+        if self.collecting:
+            return ScaleSource(SourceKind.STATISTIC, self.running_statistic())
+        return ScaleSource(SourceKind.STORED, self.value)
+
     def training_forward(self, stats_input: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Scale from the batch while collecting, from the parameter afterwards."""
-        statistic = self.collect(stats_input)
-        if statistic is None:
-            return self.restriction.from_stored(self.value, threshold)
-        return self.restriction.divide(self.restriction.clamp_statistic(statistic), threshold)
+        return self.restriction.scale_of(self._read_in_training(stats_input), threshold)
 
     def forward(self, stats_input: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale of ``stats_input`` divided by ``threshold``."""
-        if self.training:
-            return self.training_forward(stats_input, threshold)
-        if self.collecting:
-            return self.restriction.from_statistic(self.running_statistic(), threshold)
-        return self.restriction.from_stored(self.value, threshold)
+        return self.restriction.scale_of(self.read(stats_input), threshold)
 
 
 class ParameterFromStatsFromParameterScaling(LearnedValueModule):
@@ -298,11 +313,15 @@ class ParameterFromStatsFromParameterScaling(LearnedValueModule):
             self.value.copy_(self.restriction.to_stored(statistic).reshape(self.value.shape))
         self.init_done = True
 
-    def forward(self, x: Tensor | None, threshold: Tensor | None = None) -> Tensor:
-        """Return the scale divided by ``threshold``."""
+    def read(self, x: Tensor | None) -> ScaleSource:
+        """Return the parameter, which is set from the statistic first where that was not done."""
         if not self.init_done:
             self.init_from_statistics(x)
-        return self.restriction.from_stored(self.value, threshold)
+        return ScaleSource(SourceKind.STORED, self.value)
+
+    def forward(self, x: Tensor | None, threshold: Tensor | None = None) -> Tensor:
+        """Return the scale divided by ``threshold``."""
+        return self.restriction.scale_of(self.read(x), threshold)
 
     @property
     def has_learned_value(self) -> bool:

@@ -1,0 +1,141 @@
+"""Compiled regions against the same program run eagerly, in every mode of autograd."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import torch._dynamo
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from brevitas.ops import region as region_module
+from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
+from brevitas.ops.layout import layout_of
+from brevitas.ops.region import Region, can_run_region
+
+
+def program(x, threshold, zero_point, bit_width):
+    """4-bit-like quantization whose scale is an output of its own."""
+    scale = threshold.abs() / 2 ** (bit_width - 1)
+    upper = 2 ** (bit_width - 1) - 1
+    return fake_quant(x, scale, zero_point, -upper - 1, upper, FakeQuantPlan()), scale
+
+
+@pytest.fixture(scope="module")
+def region():
+    """One region for the module, so that each kernel is compiled once."""
+    return Region(program)
+
+
+def arguments(shape, threshold_shape, dtype=torch.float32):
+    x = (3 * torch.randn(shape, dtype=dtype)).requires_grad_()
+    threshold = (torch.rand(threshold_shape) + 1).requires_grad_()
+    return x, threshold, None, torch.tensor(3.0)
+
+
+def run(region, x, threshold, zero_point, bit_width):
+    layout = layout_of(x, threshold.shape)
+    return region(layout, (threshold.shape,), x, threshold, zero_point, bit_width)
+
+
+def gradients(outputs, inputs, **kwargs):
+    weights = [torch.linspace(-1, 2, o.numel()).reshape(o.shape).to(o.dtype) for o in outputs]
+    return torch.autograd.grad(outputs, inputs, weights, **kwargs)
+
+
+def assert_equal_up_to_sums(actual, expected):
+    # A gradient of a scale is a sum of as many terms as the tensor has elements, in another order.
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-5 * float(e.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "threshold_shape"),
+    [((4, 5), ()), ((64, 64), ()), ((2, 3, 1), (1,)), ((64, 64), (64, 1)), ((3, 2, 2), (3, 1, 1))],
+)
+def test_equals_the_program_at_every_size_with_one_compilation(region, shape, threshold_shape):
+    tensors = arguments(shape, threshold_shape)
+    run(region, *tensors)  # compiles at most here
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        outputs = run(region, *tensors)
+        actual = gradients(outputs, tensors[:2])
+    expected = program(*tensors)
+    for output, other in zip(outputs, expected, strict=True):
+        assert torch.equal(output, other) and output.shape == other.shape
+    assert_equal_up_to_sums(actual, gradients(expected, tensors[:2]))
+
+
+def test_saves_its_inputs_and_nothing_else(region):
+    x, threshold, _, bits = arguments((4, 5), ())
+    saved = []
+    with saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        run(region, x, threshold, None, bits)
+    assert sorted(t.numel() for t in saved) == [1, 1, 20]
+    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in (x, threshold, bits)}
+
+
+def test_backward_runs_twice_and_is_differentiable(region):
+    tensors = arguments((4, 5), ())
+    outputs, expected = run(region, *tensors), program(*tensors)
+    first = gradients(outputs, tensors[:2], retain_graph=True)
+    second = gradients(outputs, tensors[:2], retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    twice = []
+    for results in (outputs, expected):
+        of_x, of_threshold = gradients(results, tensors[:2], create_graph=True)
+        twice.append(torch.autograd.grad(of_threshold.square() + of_x.sum(), tensors[:1]))
+    assert_equal_up_to_sums(*twice)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_modes(region, mode):
+    tensors = arguments((4, 5), ())
+    with mode():
+        outputs = run(region, *tensors)
+        expected = program(*tensors)
+    assert all(torch.equal(o, e) for o, e in zip(outputs, expected, strict=True))
+    assert outputs[0].requires_grad == expected[0].requires_grad
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_first_call_inside_a_checkpoint(reentrant):
+    """Compiling inside a checkpoint must not leave tensors of its own among those saved."""
+    tensors, fresh = arguments((4, 5), ()), Region(program)
+    y = checkpoint(lambda x: run(fresh, x, *tensors[1:])[0], tensors[0], use_reentrant=reentrant)
+    y.square().sum().backward()
+    actual, expected = tensors[0].grad, program(*tensors)[0].square().sum()
+    assert torch.equal(actual, torch.autograd.grad(expected, tensors[0])[0])
+
+
+def test_tracers_see_plain_operations():
+    x = torch.ones(3)
+    assert can_run_region(x) and not can_run_region(x.int()) and not can_run_region(x.to("meta"))
+    seen = []
+    torch.func.vmap(lambda row: seen.append(can_run_region(row)) or row)(torch.ones(2, 3))
+    with pytest.warns(DeprecationWarning, match="trace"):
+        torch.jit.trace(lambda y: seen.append(can_run_region(y)) or y + 1, x, check_trace=False)
+    with torch.device("cpu"):
+        seen.append(can_run_region(x))
+    torch.compile(lambda y: y + can_run_region(y), backend="eager", fullgraph=True)(x)
+    assert seen == [False, False, False]
+
+
+def test_without_a_compiler_it_warns_once_and_leaves_the_work_to_the_caller(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+
+    monkeypatch.setattr(region_module, "_compiled", fail)
+    monkeypatch.setattr(region_module._Compiler, "works", True)
+    tensors, fresh = arguments((4, 5), ()), Region(program)
+    with pytest.warns(RuntimeWarning, match=r"No working C\+\+ compiler.*package g\+\+") as seen:
+        assert run(fresh, *tensors) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(fresh, *tensors) is None and not can_run_region(tensors[0])
+    assert len(seen) == 1 and fresh.kernels_compiled == 0
