@@ -79,10 +79,7 @@ class _Recipe:
         self.int_scaling = parts["int_scaling_impl"]
         splits = type(self.scaling) in _SCALINGS
         self.restriction: Any = self.scaling.restriction if splits else None
-        has_offset = type(self.zero_point) in _ZERO_POINTS
-        self.shift: nn.Module | None = None
-        if has_offset:
-            self.shift = self.zero_point.scale_shift_zero_point
+        self.shift = _shift_of(self.zero_point)
         statistic = _largest_magnitude_parts(self.scaling)
         #: Layout in which the statistic is the largest magnitude of the input, None for another.
         self.largest_in = _LAYOUT_OF_VIEW[type(statistic[0])] if statistic else None
@@ -121,6 +118,11 @@ class _Recipe:
             return *quantize(x, scale, zero_point, bit_width), scale, zero_point
 
         return program
+
+
+def _shift_of(zero_point: Any) -> Any:
+    """The part that turns a real offset into an integer, None where there is no offset."""
+    return zero_point.scale_shift_zero_point if type(zero_point) in _ZERO_POINTS else None
 
 
 def _statistic_of(x: Tensor) -> ScaleSource:
