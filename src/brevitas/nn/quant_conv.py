@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brevitas.nn.mixin._older_names import older_padding_type, take_padding_type
 from brevitas.nn.quant_layer import (
     ActQuantType,
     BiasQuantType,
@@ -44,7 +45,7 @@ def _init(
     **kwargs: Any,
 ) -> None:
     """Initialise the float convolution first, so that a seed gives its weights; then quantizers."""
-    padding = _padding_of_type(kwargs.pop("padding_type", None), padding)
+    padding = take_padding_type(kwargs, padding)
     strides = (stride,) if isinstance(stride, int) else tuple(stride)
     # PyTorch refuses padding="same" with a stride; it is computed in the forward pass instead.
     same_strided = padding == "same" and any(step > 1 for step in strides)
@@ -74,16 +75,6 @@ def _init(
         dtype=dtype,
         **kwargs,
     )
-
-
-def _padding_of_type(padding_type: str | None, padding: Size | str) -> Size | str:
-    if padding_type in (None, "standard"):
-        return padding
-    if padding_type != "same":
-        raise ValueError(f"padding_type={padding_type!r}: expected 'standard' or 'same'.")
-    if padding not in (0, "same") and any(padding if isinstance(padding, tuple) else (padding,)):
-        raise ValueError(f"padding={padding!r} with padding_type='same': expected padding=0.")
-    return "same"
 
 
 def _same_padding(self: Any, size: tuple[int, ...]) -> list[int]:
@@ -135,6 +126,7 @@ class QuantConv1d(QuantWeightBiasInputOutputLayer, nn.Conv1d):
     float_class = nn.Conv1d
     accumulator_function = torch.conv1d
     output_channel_dim: Any = 0
+    padding_type = older_padding_type
     __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
@@ -159,6 +151,7 @@ class QuantConv2d(QuantWeightBiasInputOutputLayer, nn.Conv2d):
     float_class = nn.Conv2d
     accumulator_function = torch.conv2d
     output_channel_dim: Any = 0
+    padding_type = older_padding_type
     __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl
@@ -182,6 +175,7 @@ class QuantConv3d(QuantWeightBiasInputOutputLayer, nn.Conv3d):
     float_class = nn.Conv3d
     accumulator_function = torch.conv3d
     output_channel_dim: Any = 0
+    padding_type = older_padding_type
     __init__: Any = _init
     forward = _forward
     inner_forward_impl = _inner_forward_impl

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brevitas.nn.mixin._older_names import take_padding_type
 from brevitas.nn.quant_layer import (
     ActQuantType,
     BiasQuantType,
@@ -44,6 +45,7 @@ def _init(
     **kwargs: Any,
 ) -> None:
     """Initialise the float convolution first, so that a seed gives its weights; then quantizers."""
+    padding = take_padding_type(kwargs, padding, transposed=True)
     self.float_class.__init__(
         self,
         in_channels,

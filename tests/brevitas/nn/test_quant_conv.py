@@ -136,16 +136,6 @@ def test_padding_modes_keep_quant_tensors(padding_mode):
     torch.testing.assert_close(output.value, plain)
 
 
-def test_padding_type():
-    layer = qnn.QuantConv2d(4, 6, 3, padding_type="same", weight_quant=None)
-    assert layer(batch(2)).shape == (2, 6, SIZE, SIZE)
-    assert qnn.QuantConv2d(4, 6, 3, padding_type="standard").padding == (0, 0)
-    with pytest.raises(ValueError, match="padding_type='full': expected 'standard' or 'same'"):
-        qnn.QuantConv2d(4, 6, 3, padding_type="full")
-    with pytest.raises(ValueError, match="padding=1 .* expected padding=0"):
-        qnn.QuantConv2d(4, 6, 3, padding=1, padding_type="same")
-
-
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_scale_per_output_channel(dims, groups):

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from brevitas.inject import InjectorMeta
+from brevitas.nn.mixin._older_names import with_older_names
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.proxy.quant_proxy import QuantProxyProtocol
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
@@ -17,6 +18,7 @@ __all__ = ["ActQuantType", "QuantInputMixin", "QuantNonLinearActMixin", "QuantOu
 ActQuantType = QuantProxyProtocol | InjectorMeta
 
 
+@with_older_names("input")
 class QuantInputMixin(QuantProxyMixin):
     """Attaches ``input_quant``; keywords that start with ``input_`` go to it."""
 
@@ -31,6 +33,7 @@ class QuantInputMixin(QuantProxyMixin):
         self.attach_quantizer(input_quant, NoneActQuant, "input_", "input_", report, base, **extra)
 
 
+@with_older_names("output")
 class QuantOutputMixin(QuantProxyMixin):
     """Attaches ``output_quant``; keywords that start with ``output_`` go to it."""
 
@@ -46,6 +49,7 @@ class QuantOutputMixin(QuantProxyMixin):
         self.attach_quantizer(output_quant, NoneActQuant, prefix, prefix, report, base, **extra)
 
 
+@with_older_names("act")
 class QuantNonLinearActMixin(QuantProxyMixin):
     """Attaches ``act_quant`` with its activation function; keywords without a prefix go to it."""
 

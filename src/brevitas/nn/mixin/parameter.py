@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brevitas.inject import InjectorMeta
+from brevitas.nn.mixin._older_names import with_older_names
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjectorBase,
@@ -22,6 +23,7 @@ WeightQuantType = QuantProxyProtocol | InjectorMeta
 BiasQuantType = QuantProxyProtocol | InjectorMeta
 
 
+@with_older_names("weight")
 class QuantWeightMixin(QuantProxyMixin):
     """Attaches ``weight_quant``; keywords that start with ``weight_`` go to it."""
 
@@ -68,6 +70,7 @@ class QuantWeightMixin(QuantProxyMixin):
         self.restart_quantizer(name, "weight")
 
 
+@with_older_names("bias")
 class QuantBiasMixin(QuantProxyMixin):
     """Attaches ``bias_quant``; keywords that start with ``bias_`` go to it."""
 
