@@ -41,7 +41,13 @@ def cell_14() -> Any:
 
     float_input = torch.randn(3, 2)
     quant_linear = QuantLinear(
-        2, 4, bias=True, input_quant=Int8ActPerTensorFloat, bias_quant=Int16Bias, return_quant_tensor=True)  # fmt: skip # noqa: E501
+        2,
+        4,
+        bias=True,
+        input_quant=Int8ActPerTensorFloat,
+        bias_quant=Int16Bias,
+        return_quant_tensor=True,
+    )
 
     return quant_linear(float_input)
 

@@ -33,7 +33,9 @@ def test_s0_33_bit_width_of_a_weight() -> None:
 def test_s0_34_one_scale_per_output_channel() -> None:
     torch.manual_seed(0)
 
-    quant_linear = QuantLinear(2, 4, weight_bit_width=5, weight_scaling_per_output_channel=True, bias=False)  # fmt: skip # noqa: E501
+    quant_linear = QuantLinear(
+        2, 4, weight_bit_width=5, weight_scaling_per_output_channel=True, bias=False
+    )
 
     quant_weight = quant_linear.quant_weight()
     assert_prints(quant_weight.value, "S0-34", "value")
@@ -61,7 +63,9 @@ def test_s0_36_a_scale_that_starts_from_a_maximum_of_the_user() -> None:
     from brevitas.quant import Uint8ActPerTensorFloatMaxInit
 
     float_inp1 = torch.randn(3, 2)
-    quant_relu = QuantReLU(max_val=6.0, act_quant=Uint8ActPerTensorFloatMaxInit, return_quant_tensor=True)  # fmt: skip # noqa: E501
+    quant_relu = QuantReLU(
+        max_val=6.0, act_quant=Uint8ActPerTensorFloatMaxInit, return_quant_tensor=True
+    )
     quant_tensor = quant_relu(float_inp1)
 
     assert_prints(quant_tensor.value, "S0-36", "value")
@@ -99,9 +103,10 @@ def cell_23() -> tuple[Any, Any]:
         # customize the input quantizer with extra keyword args
         input_bit_width=3,
         input_scaling_per_output_channel=True,
-        input_scaling_stats_permute_dims=(1, 0, 2), # permute dims to put channels first during stats collection phase
+        # permute dims to put channels first during stats collection phase
+        input_scaling_stats_permute_dims=(1, 0, 2),
         input_per_channel_broadcastable_shape=(1, CHANNELS, 1), # shape of the learned parameter
-        return_quant_tensor=True)  # fmt: skip # noqa: E501
+        return_quant_tensor=True)  # fmt: skip
 
     quant_output = per_channel_depthwise_quant_conv(float_input)
     return float_input, quant_output
@@ -127,8 +132,8 @@ def cell_24() -> Any:
 
     class PerChannel3bActQuant(Int8ActPerTensorFloat):
         bit_width = 3
-        scaling_per_output_channel=True
-        scaling_stats_permute_dims=(1, 0, 2)  # fmt: skip
+        scaling_per_output_channel = True
+        scaling_stats_permute_dims = (1, 0, 2)
 
     float_input = torch.randn(BATCHES, CHANNELS, FEATURES)
     per_channel_depthwise_quant_conv = QuantConv1d(

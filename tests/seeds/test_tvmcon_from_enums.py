@@ -50,36 +50,38 @@ def test_s0_40_imports_of_the_enum_driven_interface() -> None:
 
 def cell_25() -> Any:
     class Int8WeightPerTensorFloat(WeightQuantSolver):
-        quant_type = QuantType.INT # integer quantization
-        bit_width_impl_type = BitWidthImplType.CONST # constant bit width
-        float_to_int_impl_type = FloatToIntImplType.ROUND # round to nearest
-        scaling_impl_type = ScalingImplType.STATS # scale based on statistics
-        scaling_stats_op = StatsOp.MAX # scale statistics is the absmax value
-        restrict_scaling_type = RestrictValueType.FP # scale factor is a floating point value
-        scaling_per_output_channel = False # scale is per tensor
-        bit_width = 8 # bit width is 8
-        signed = True # quantization range is signed
-        narrow_range = True # quantization range is [-127,127] rather than [-128, 127]
-        zero_point_impl = ZeroZeroPoint # zero point is 0.  # fmt: skip
+        quant_type = QuantType.INT  # integer quantization
+        bit_width_impl_type = BitWidthImplType.CONST  # constant bit width
+        float_to_int_impl_type = FloatToIntImplType.ROUND  # round to nearest
+        scaling_impl_type = ScalingImplType.STATS  # scale based on statistics
+        scaling_stats_op = StatsOp.MAX  # scale statistics is the absmax value
+        restrict_scaling_type = RestrictValueType.FP  # scale factor is a floating point value
+        scaling_per_output_channel = False  # scale is per tensor
+        bit_width = 8  # bit width is 8
+        signed = True  # quantization range is signed
+        narrow_range = True  # quantization range is [-127,127] rather than [-128, 127]
+        zero_point_impl = ZeroZeroPoint  # zero point is 0.
 
     return Int8WeightPerTensorFloat
 
 
 def cell_26() -> Any:
     class Int8ActPerTensorFloat(ActQuantSolver):
-        quant_type = QuantType.INT # integer quantization
-        bit_width_impl_type = BitWidthImplType.CONST # constant bit width
-        float_to_int_impl_type = FloatToIntImplType.ROUND # round to nearest
-        scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS # scale is a parameter initialized from statistics
-        scaling_stats_op = StatsOp.PERCENTILE # scale statistics is a percentile of the abs value
-        high_percentile_q = 99.999 # percentile is 99.999
-        collect_stats_steps = 300  # statistics are collected for 300 forward steps before switching to a learned parameter
-        restrict_scaling_type = RestrictValueType.FP # scale is a floating-point value
+        quant_type = QuantType.INT  # integer quantization
+        bit_width_impl_type = BitWidthImplType.CONST  # constant bit width
+        float_to_int_impl_type = FloatToIntImplType.ROUND  # round to nearest
+        # scale is a parameter initialized from statistics
+        scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+        scaling_stats_op = StatsOp.PERCENTILE  # scale statistics is a percentile of the abs value
+        high_percentile_q = 99.999  # percentile is 99.999
+        # statistics are collected for 300 forward steps before switching to a learned parameter
+        collect_stats_steps = 300
+        restrict_scaling_type = RestrictValueType.FP  # scale is a floating-point value
         scaling_per_output_channel = False  # scale is per tensor
         bit_width = 8  # bit width is 8
-        signed = True # quantization range is signed
-        narrow_range = False # quantization range is [-128, 127] rather than [-127, 127]
-        zero_point_impl = ZeroZeroPoint # zero point is 0.  # fmt: skip # noqa: E501
+        signed = True  # quantization range is signed
+        narrow_range = False  # quantization range is [-128, 127] rather than [-127, 127]
+        zero_point_impl = ZeroZeroPoint  # zero point is 0.
 
     return Int8ActPerTensorFloat
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brevitas import jit
+from brevitas import config, jit
 from brevitas.nn import QuantLinear, QuantReLU
 from brevitas.quant import (
     Int8ActPerTensorFloat,
@@ -151,7 +152,7 @@ from brevitas import config
 from brevitas.nn import QuantReLU
 from seeds.facts import assert_prints
 
-assert config.JIT_ENABLED is {enabled}
+assert config.JIT_ENABLED
 torch.manual_seed(0)
 
 float_input = torch.randn(3, 2)
@@ -167,7 +168,7 @@ print(quant_output.value.tolist())
 
 
 def test_s0_56_compiled_quantizers_give_the_same_numbers() -> None:
-    printed = run_program(CELL_11.format(enabled=True), BREVITAS_JIT="1")
+    printed = run_program(CELL_11, BREVITAS_JIT="1")
     torch.manual_seed(0)
     expected = QuantReLU(return_quant_tensor=True)(torch.randn(3, 2)).value
     assert printed == f"{expected.tolist()}\n"
@@ -175,8 +176,9 @@ def test_s0_56_compiled_quantizers_give_the_same_numbers() -> None:
 
 def test_s0_56_compilation_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BREVITAS_JIT", raising=False)
-    program = "from brevitas import config; print(config.JIT_ENABLED)"
-    assert run_program(program) == "False\n"
+    assert runpy.run_path(config.__file__)["JIT_ENABLED"] is False
+    monkeypatch.setenv("BREVITAS_JIT", "1")
+    assert runpy.run_path(config.__file__)["JIT_ENABLED"] is True
 
 
 def test_s0_57_every_part_of_a_quantizer_is_a_script_module() -> None:

@@ -25,8 +25,9 @@ from seeds.user_parts import LearnedRange, fit
 
 
 class Int8ActPerTensorFloatFromScratch(ExtendedInjector):
-    proxy_class = ActQuantProxyFromInjector # Python wrapper, returns QuantTensor
-    tensor_quant = RescalingIntQuant # TorchScript implementation, returns (dequant_value, scale, zero_point, bit_width)
+    proxy_class = ActQuantProxyFromInjector  # Python wrapper, returns QuantTensor
+    # TorchScript implementation, returns (dequant_value, scale, zero_point, bit_width)
+    tensor_quant = RescalingIntQuant
     int_quant = IntQuant
     float_to_int_impl = RoundSte
     zero_point_impl = ZeroZeroPoint
@@ -43,16 +44,15 @@ class Int8ActPerTensorFloatFromScratch(ExtendedInjector):
     stats_reduce_dim = None
     bit_width = 8
     narrow_range = True
-    signed = True  # fmt: skip # noqa: E501
+    signed = True
 
 
 class Int8ActPerTensorFloatParameterFromScratch(ExtendedInjector):
-
     @value
     def scaling_init(module):
         return module.weight.abs().max().detach()
 
-    proxy_class = WeightQuantProxyFromInjector # Python wrapper, returns QuantTensor
+    proxy_class = WeightQuantProxyFromInjector  # Python wrapper, returns QuantTensor
     tensor_quant = RescalingIntQuant
     int_quant = IntQuant
     float_to_int_impl = RoundSte
@@ -65,7 +65,7 @@ class Int8ActPerTensorFloatParameterFromScratch(ExtendedInjector):
     scaling_shape = ()
     bit_width = 8
     narrow_range = True
-    signed = True  # fmt: skip
+    signed = True
 
 
 def _tensor_quant(layer: QuantIdentity) -> Any:
@@ -157,7 +157,9 @@ def test_s0_60_the_enums_name_the_same_parts() -> None:
 
 def test_s0_61_a_weight_quantizer_from_scratch_with_a_learned_scale() -> None:
     torch.manual_seed(0)
-    quant_linear = QuantLinear(2, 4, weight_quant=Int8ActPerTensorFloatParameterFromScratch, bias=False)  # fmt: skip # noqa: E501
+    quant_linear = QuantLinear(
+        2, 4, weight_quant=Int8ActPerTensorFloatParameterFromScratch, bias=False
+    )
 
     quant_weight = quant_linear.quant_weight()
     torch.manual_seed(0)
@@ -212,7 +214,9 @@ def test_s0_62_a_value_function_sees_the_layer_or_the_layers() -> None:
 
 
 def test_s0_63_a_change_in_place_is_followed_on_request() -> None:
-    quant_linear = QuantLinear(2, 4, weight_quant=Int8ActPerTensorFloatParameterFromScratch, bias=False)  # fmt: skip # noqa: E501
+    quant_linear = QuantLinear(
+        2, 4, weight_quant=Int8ActPerTensorFloatParameterFromScratch, bias=False
+    )
     before = quant_linear.quant_weight().scale.item()
     nn.init.constant_(quant_linear.weight, 2.54)
     assert quant_linear.quant_weight().scale.item() == before
@@ -226,7 +230,8 @@ def cell_36() -> tuple[Any, Any]:
     torch.manual_seed(0)
 
     quant_linear = QuantLinear(
-        2, 4, weight_quant=LearnedIntWeightPerChannelFloat, return_quant_tensor=True, bias=False)
+        2, 4, weight_quant=LearnedIntWeightPerChannelFloat, return_quant_tensor=True, bias=False
+    )
     quant_identity = QuantIdentity(
         bit_width_impl=quant_linear.weight_quant.tensor_quant.msb_clamp_bit_width_impl,
         act_quant=LearnedIntActPerTensorFloat, return_quant_tensor=True)  # fmt: skip
@@ -236,7 +241,9 @@ def cell_36() -> tuple[Any, Any]:
 def test_s0_65_layers_share_a_learned_bit_width() -> None:
     quant_linear, quant_identity = cell_36()
 
-    quant_identity_bit_width = quant_identity.act_quant.fused_activation_quant_proxy.tensor_quant.msb_clamp_bit_width_impl  # fmt: skip # noqa: E501
+    quant_identity_bit_width = (
+        quant_identity.act_quant.fused_activation_quant_proxy.tensor_quant.msb_clamp_bit_width_impl
+    )
     quant_linear_bit_width = quant_linear.weight_quant.tensor_quant.msb_clamp_bit_width_impl
 
     assert quant_identity_bit_width is quant_linear_bit_width
