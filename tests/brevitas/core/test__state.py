@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +58,30 @@ def test_absent_keys_are_ignored_on_request() -> None:
         part.load_state_dict({"0.other": torch.ones(())})
         with pytest.raises(RuntimeError, match='"0.other"'):
             part.load_state_dict({})
+
+
+def test_the_error_about_absent_keys_ends_with_the_remedy() -> None:
+    model = nn.Sequential(_Part(False), _Part(False), nn.Linear(1, 1))
+    with pytest.raises(RuntimeError) as error:
+        model.load_state_dict({"0.other": torch.ones(()), "2.weight": torch.ones(5, 5)})
+    absent, mismatch, remedy = str(error.value).splitlines()[1:]
+    assert re.findall(r'"(.*?)"', absent) == [
+        "0.value", "0.offset", "1.value", "1.offset", "1.other", "2.bias"
+    ]  # fmt: skip
+    assert "size mismatch for 2.weight" in mismatch
+    assert remedy.endswith(
+        "`brevitas.config.IGNORE_MISSING_KEYS = True`, or under `BREVITAS_IGNORE_MISSING_KEYS=1`."
+    )
+
+
+def test_the_remedy_is_named_for_optional_keys_only() -> None:
+    full = _Part(True).state_dict()
+    del full["other"]
+    with pytest.raises(RuntimeError, match=r'"other"\. $'):
+        _Part(False).load_state_dict(full)
+
+
+def test_a_load_that_is_not_strict_returns_the_absent_keys_and_raises_nothing() -> None:
+    keys = _Part(False).load_state_dict({"other": torch.ones(())}, strict=False)
+    assert keys.missing_keys == ["value", "offset"]
+    assert f"{keys}" and pickle.loads(pickle.dumps(keys.missing_keys)) == ["value", "offset"]
