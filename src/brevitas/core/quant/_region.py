@@ -188,7 +188,8 @@ def quantize_in_region(
     if shape is None:
         source = recipe.scaling.read(x)
         shape = source.tensor.shape
-    offset = None if recipe.shift is None else recipe.zero_point.read(x)
+    shift = recipe.shift
+    offset = None if shift is None else recipe.zero_point.read(x)
     outputs = _run(recipe, parts["int_quant"], plan, x, shape, source, offset, bit_width)
     if outputs is not None:
         value, scale, *shifted = outputs
@@ -196,11 +197,9 @@ def quantize_in_region(
         return value, scale, zero_point, bit_width
     threshold = recipe.int_scaling(bit_width)
     scale = recipe.restriction.scale_of(source or recipe.scaling.read(x), threshold)
-    if offset is None:
-        zero_point = recipe.zero_point(x, scale, bit_width)
-    else:
-        zero_point = recipe.shift(offset, scale, bit_width)
-    return None, scale, zero_point, bit_width
+    if offset is None or shift is None:
+        return None, scale, recipe.zero_point(x, scale, bit_width), bit_width
+    return None, scale, shift(offset, scale, bit_width), bit_width
 
 
 def _run(
