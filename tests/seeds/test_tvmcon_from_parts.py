@@ -19,9 +19,9 @@ from brevitas.quant import (
     ShiftedUint8ActPerTensorFloat,
     ShiftedUint8WeightPerTensorFloat,
 )
+from programs import run_program
 from seeds.facts import assert_prints, load
 from seeds.learned_quantizers import LearnedIntActPerTensorFloat, LearnedIntWeightPerChannelFloat
-from seeds.programs import run_program
 from seeds.user_parts import LearnedRange, fit
 
 # Helper modules further inside, which the tutorials print differently.

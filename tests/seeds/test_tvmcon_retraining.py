@@ -13,9 +13,9 @@ from torch import nn
 from brevitas import config
 from brevitas.nn import QuantLinear
 from brevitas.quant import Int8WeightPerTensorFloat
+from programs import run_program
 from seeds.facts import assert_prints
 from seeds.learned_quantizers import LearnedIntActPerTensorFloat, LearnedIntWeightPerChannelFloat
-from seeds.programs import run_program
 
 MISSING_KEYS = [
     "input_quant.fused_activation_quant_proxy.tensor_quant.scaling_impl.value",

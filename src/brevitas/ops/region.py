@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -127,100 +128,87 @@ class Region:
         """
         needs = tuple(t is not None and t.requires_grad for t in (x, *parameters))
         differentiable = torch.is_grad_enabled() and any(needs)
-        if self._kernel(layout, x, parameters, None) is None:
+        sizes = _Sizes.of(layout.kind, layout.size)
+        modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled(x.device.type)
+        traits = (sizes, tuple(map(_traits, (x, *parameters))), modes)
+        forward = self._kernel(traits, x, parameters, None)
+        if forward is None:
             return None
-        if differentiable and self._kernel(layout, x, parameters, needs) is None:
+        if not differentiable:
+            return _run_forward(forward, layout, shapes, x, parameters)
+        # Compiled before it is needed: a backward pass is no place to compile in.
+        backward = self._kernel(traits, x, parameters, needs)
+        if backward is None:
             return None
-        if differentiable:
-            return _RegionFn.apply(self, layout, shapes, x, *parameters)
-        return self.forward(layout, shapes, x, parameters)
+        call = _Call(self.program, layout, shapes, forward, backward, needs)
+        return _RegionFn.apply(call, x, *parameters)
 
-    def forward(
-        self, layout: Layout, shapes: tuple[torch.Size, ...], x: Tensor, parameters: Parameters
-    ) -> tuple[Tensor, ...]:
-        """Run the compiled forward; nothing is recorded for a gradient."""
-        kernel = self._kernel(layout, x, parameters, None)
-        assert kernel is not None, "called after a kernel was found missing"
-        with torch.no_grad():
-            y, *further = kernel(*_flat_arguments(layout, x, parameters))
-            views = (f.view(shape) for f, shape in zip(further, shapes, strict=True))
-            return layout.restore(y), *views
+    def _kernel(
+        self, traits: Any, x: Tensor, parameters: Parameters, needs: tuple[bool, ...] | None
+    ) -> Kernel | None:
+        """The compiled forward (``needs`` is None) or backward, compiled when first asked for."""
+        kernel = self._kernels.get((traits, needs))
+        if kernel is None and _Compiler.works:
+            kernel = _compile(self.program, traits[0], x, parameters, needs)
+            if kernel is not None:
+                self._kernels[traits, needs] = kernel
+        return kernel
 
-    def backward(
-        self,
-        layout: Layout,
-        x: Tensor,
-        parameters: Parameters,
-        grads: tuple[Tensor, ...],
-        needs: tuple[bool, ...],
+
+class _Call(NamedTuple):
+    """One call of a region, for its backward pass."""
+
+    program: Program
+    layout: Layout
+    shapes: tuple[torch.Size, ...]
+    forward: Kernel
+    backward: Kernel
+    needs: tuple[bool, ...]
+
+    def gradients(
+        self, x: Tensor, parameters: Parameters, grads: tuple[Tensor, ...]
     ) -> tuple[Tensor | None, ...]:
         """Gradient of each tensor that needs one, None for the others."""
-        kernel = None if torch.is_grad_enabled() else self._kernel(layout, x, parameters, needs)
-        if kernel is None:  # a gradient of the gradient is asked for
-            return self._differentiable_gradients(layout, x, parameters, grads, needs)
+        if torch.is_grad_enabled():  # a gradient of the gradient is asked for
+            return self._differentiable_gradients(x, parameters, grads)
+        layout = self.layout
         grad_y, *further = (grad.detach() for grad in grads)
         flat_grads = (layout.flatten(grad_y), *map(layout.flatten_channels, further))
-        found = iter(kernel(*_flat_arguments(layout, x, parameters), *flat_grads))
-        grad_x = layout.restore(next(found)) if needs[0] else None
-        pairs = zip(parameters, needs[1:], strict=True)
+        found = iter(self.backward(*_flat_arguments(layout, x, parameters), *flat_grads))
+        grad_x = layout.restore(next(found)) if self.needs[0] else None
+        pairs = zip(parameters, self.needs[1:], strict=True)
         views = (next(found).view(p.shape) if p is not None and n else None for p, n in pairs)
         return grad_x, *views
 
     def _differentiable_gradients(
-        self,
-        layout: Layout,
-        x: Tensor,
-        parameters: Parameters,
-        grads: tuple[Tensor, ...],
-        needs: tuple[bool, ...],
+        self, x: Tensor, parameters: Parameters, grads: tuple[Tensor, ...]
     ) -> tuple[Tensor | None, ...]:
+        layout = self.layout
         flat = [None if p is None else layout.flatten_channels(p) for p in parameters]
         y, *further = self.program(layout.flatten(x), *flat)
         outputs = [layout.restore(y), *further]
         shaped = [grad.view(output.shape) for grad, output in zip(grads, outputs, strict=True)]
-        tensors = zip((x, *parameters), needs, strict=True)
+        tensors = zip((x, *parameters), self.needs, strict=True)
         wanted = [t for t, needed in tensors if needed and t is not None]
         found = iter(_gradients(outputs, wanted, shaped, create_graph=True))
-        return tuple(next(found) if needed else None for needed in needs)
-
-    def _kernel(
-        self, layout: Layout, x: Tensor, parameters: Parameters, needs: tuple[bool, ...] | None
-    ) -> Kernel | None:
-        """The compiled forward (``needs`` is None) or backward, compiled when first asked for."""
-        modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled(x.device.type)
-        sizes = _Sizes(layout)
-        traits = tuple(map(_traits, (x, *parameters)))
-        key = (sizes.kind, sizes.is_large, traits, needs, modes)
-        kernel = self._kernels.get(key)
-        if kernel is None and _Compiler.works:
-            kernel = self._compile(sizes, x, parameters, needs)
-            if kernel is not None:
-                self._kernels[key] = kernel
-        return kernel
-
-    def _compile(
-        self, sizes: _Sizes, x: Tensor, parameters: Parameters, needs: tuple[bool, ...] | None
-    ) -> Kernel | None:
-        given = [True, *(p is not None for p in parameters)]
-        function = _without_absent(self.program, given)
-        arguments = [sizes.example(t, index == 0) for index, t in _present(x, parameters)]
-        if needs is not None:
-            metas = (torch.empty_like(argument, device="meta") for argument in arguments)
-            with torch.no_grad():
-                outputs = function(*metas)
-            present = [n for n, is_given in zip(needs, given, strict=True) if is_given]
-            function = _gradient_function(function, present)
-            arguments += [torch.zeros_like(output, device=x.device) for output in outputs]
-        try:
-            return _in_plain_thread(lambda: _compiled(function, sizes, arguments))
-        except RuntimeError as error:
-            _Compiler.fail(error)
-            return None
+        return tuple(next(found) if needed else None for needed in self.needs)
 
 
 def _present(x: Tensor, parameters: Parameters) -> Iterator[tuple[int, Tensor]]:
     """The tensors that are there, with their positions."""
     return ((i, t) for i, t in enumerate((x, *parameters)) if t is not None)
+
+
+def _run_forward(
+    kernel: Kernel,
+    layout: Layout,
+    shapes: tuple[torch.Size, ...],
+    x: Tensor,
+    parameters: Parameters,
+) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        y, *further = kernel(*_flat_arguments(layout, x, parameters))
+        return layout.restore(y), *(f.view(s) for f, s in zip(further, shapes, strict=True))
 
 
 def _flat_arguments(layout: Layout, x: Tensor, parameters: Parameters) -> list[Tensor]:
@@ -240,15 +228,25 @@ class _Sizes:
     """The sizes that one kernel is compiled for: any, of which each is below or above a chunk.
 
     Args:
-        layout: of the tensors of the first call.
+        kind: of the layout of the first call.
+        is_large: for each dimension of its view, whether it is larger than a chunk.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self.kind = layout.kind
-        self.names = _DIMENSIONS[layout.kind]
-        self.is_large = tuple(size > _CHUNK for size in layout.size)
-        pairs = zip(self.names, self.is_large, strict=True)
+    def __init__(self, kind: str, is_large: tuple[bool, ...]) -> None:
+        self.kind = kind
+        pairs = zip(_DIMENSIONS[kind], is_large, strict=True)
         self.examples = {name: (_LARGE if large else _SMALL)[name] for name, large in pairs}
+
+    @staticmethod
+    @cache
+    def _shared(kind: str, is_large: tuple[bool, ...]) -> _Sizes:
+        return _Sizes(kind, is_large)
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(kind: str, size: tuple[int, ...]) -> _Sizes:
+        """The one object for the sizes of a view, so that it is its own key."""
+        return _Sizes._shared(kind, tuple(dim > _CHUNK for dim in size))
 
     def example(self, tensor: Tensor, is_first: bool) -> Tensor:
         """A tensor to trace and compile with, in the place of one of the caller's."""
@@ -268,6 +266,31 @@ class _Sizes:
                 if size == example_size:
                     mark_open_size(example, index, name, _CHUNK + 1 if size > _CHUNK else 2)
         return example
+
+
+def _compile(
+    program: Program,
+    sizes: _Sizes,
+    x: Tensor,
+    parameters: Parameters,
+    needs: tuple[bool, ...] | None,
+) -> Kernel | None:
+    """The forward kernel of a program, or its backward for what ``needs`` a gradient."""
+    given = [True, *(p is not None for p in parameters)]
+    function = _without_absent(program, given)
+    arguments = [sizes.example(t, index == 0) for index, t in _present(x, parameters)]
+    if needs is not None:
+        metas = (torch.empty_like(argument, device="meta") for argument in arguments)
+        with torch.no_grad():
+            outputs = function(*metas)
+        present = [n for n, is_given in zip(needs, given, strict=True) if is_given]
+        function = _gradient_function(function, present)
+        arguments += [torch.zeros_like(output, device=x.device) for output in outputs]
+    try:
+        return _in_plain_thread(lambda: _compiled(function, sizes, arguments))
+    except RuntimeError as error:
+        _Compiler.fail(error)
+        return None
 
 
 def _without_absent(program: Program, given: list[bool]) -> Program:
@@ -345,21 +368,12 @@ class _RegionFn(torch.autograd.Function):
     """Compiled forward, compiled backward; the inputs are all that is saved."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,
-        region: Region,
-        layout: Layout,
-        shapes: tuple[torch.Size, ...],
-        x: Tensor,
-        *parameters: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        ctx.region, ctx.layout = region, layout
+    def forward(ctx: Any, call: _Call, x: Tensor, *parameters: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.call = call
         ctx.save_for_backward(x, *parameters)
-        return region.forward(layout, shapes, x, parameters)
+        return _run_forward(call.forward, call.layout, call.shapes, x, parameters)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         x, *parameters = ctx.saved_tensors
-        needs = ctx.needs_input_grad[3:]
-        gradients = ctx.region.backward(ctx.layout, x, tuple(parameters), grads, needs)
-        return None, None, None, *gradients
+        return None, *ctx.call.gradients(x, tuple(parameters), grads)

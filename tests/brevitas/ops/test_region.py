@@ -14,6 +14,7 @@ from brevitas.ops import region as region_module
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.layout import layout_of
 from brevitas.ops.region import Region, can_run_region
+from programs import run_program
 
 
 def program(x, threshold, zero_point, bit_width):
@@ -139,3 +140,36 @@ def test_without_a_compiler_it_warns_once_and_leaves_the_work_to_the_caller(monk
         warnings.simplefilter("error")
         assert run(fresh, *tensors) is None and not can_run_region(tensors[0])
     assert len(seen) == 1 and fresh.kernels_compiled == 0
+
+
+WITHOUT_COMPILER = """
+import sys
+import warnings
+
+import torch
+
+import brevitas.nn as qnn
+
+assert "torch._dynamo" not in sys.modules
+layer, x = qnn.QuantLinear(4, 3), torch.randn(2, 4)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    outputs = [layer(x) for _ in range(3)]
+    qnn.QuantIdentity()(x)
+print([str(w.message) for w in seen if w.category is RuntimeWarning])
+weight = layer.weight
+scale = weight.abs().max() / 127
+print(all(torch.equal(y, x @ ((weight / scale).round() * scale).T + layer.bias) for y in outputs))
+"""
+
+
+@pytest.mark.long
+def test_a_machine_without_a_compiler(tmp_path):
+    printed = run_program(
+        WITHOUT_COMPILER,
+        BREVITAS_JIT="1",
+        CXX="/nonexistent",
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path),
+    )
+    told, equal = printed.splitlines()
+    assert told.count("package g++") == 1 and equal == "True"

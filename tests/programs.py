@@ -1,4 +1,4 @@
-"""Runs a cell of a tutorial as a program of its own, under environment variables."""
+"""Runs a program of its own, under environment variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import brevitas
 
-FOLDERS = (Path(brevitas.__file__).parents[1], Path(__file__).parents[1])
+FOLDERS = (Path(brevitas.__file__).parents[1], Path(__file__).parent)
 
 
 def run_program(code: str, **environment: str) -> str:
