@@ -1,0 +1,141 @@
+"""Quantizers with the two values ``-scale`` and ``scale``. Layer: core (L3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.function_wrapper.clamp import TensorClamp
+from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT
+from brevitas.core.quant._sign import quantize_signs, with_dimension
+from brevitas.core.quant.delay import DelayWrapper
+from brevitas.core.quant.int import QuantOutput, _check_parts
+from brevitas.core.utils import StatelessBuffer
+from brevitas.function.ops_ste import binary_sign_ste
+from brevitas.ops.sign_quant import SignPlan
+
+__all__ = ["BinaryQuant", "ClampedBinaryQuant"]
+
+_STRAIGHT = SignPlan()
+#: Clamp passes the gradient of clamped elements -> what the fused operation does.
+_CLAMPED = {True: _STRAIGHT, False: SignPlan(saturates=True)}
+
+
+class BinaryQuant(nn.Module):
+    """Binary quantizer, ``y = scale if x >= 0 else -scale``, straight-through everywhere.
+
+    The gradient of ``x`` is that of ``y`` times the scale, for every element. NaN stays NaN. The
+    integers are -1 and 1, at a bit width of 1 and without zero point.
+
+    Args:
+        scaling_impl: ``x -> scale``, the positive real value of 1; the quantizer gives it at
+            least one dimension.
+        signed: has to be True.
+        quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+
+    Raises:
+        TypeError: when ``scaling_impl`` is no module.
+        ValueError: when ``signed`` is False.
+
+    Example:
+        >>> from brevitas.core.scaling import ConstScaling
+        >>> value, scale, zero_point, bit_width = BinaryQuant(ConstScaling(0.1))(
+        ...     torch.tensor([-3.0, 0.0, 0.04]))
+        >>> value, scale, bit_width
+        (tensor([-0.1000,  0.1000,  0.1000]), tensor([0.1000]), tensor(1.))
+
+    Reference: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary
+    weights during propagations", 2015.
+    """
+
+    narrow_range = True
+    #: To the nearest of the two values, zero upwards.
+    rounding_mode = "ROUND"
+
+    def __init__(
+        self, scaling_impl: nn.Module, signed: bool = True, quant_delay_steps: int | None = 0
+    ) -> None:
+        super().__init__()
+        _check_parts(scaling_impl=scaling_impl)
+        if not signed:
+            raise ValueError(
+                f"signed={signed!r}: expected True, a binary quantizer has the values -scale and "
+                "scale; for 0 and scale use an integer quantizer with bit_width=1, signed=False."
+            )
+        self.signed = True
+        self.scaling_impl = scaling_impl
+        self.bit_width = BitWidthConst(1)
+        self.zero_point = StatelessBuffer(0.0)
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Return -1 or 1 for each element of ``x``, in a float tensor."""
+        return binary_sign_ste(x)
+
+    def forward(self, x: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
+        scale = with_dimension(self.scaling_impl(x))
+        value = quantize_signs(x, scale, self.to_int, self.delay_wrapper, _STRAIGHT)
+        return value, scale, self.zero_point(), self.bit_width()
+
+
+class ClampedBinaryQuant(nn.Module):
+    """Binary quantizer that stops learning beyond its range.
+
+    ``y = sign(clamp(x, -scale, scale)) * scale``: as ``BinaryQuant``, but elements beyond
+    ``[-scale, scale]`` pass no gradient to ``x``. It goes to the bounds of the clamp, which are the
+    scale. With ``TensorClampSte`` for a clamp every element passes its gradient.
+
+    Args:
+        scaling_impl: ``x -> scale``, the positive real value of 1; the quantizer gives it at
+            least one dimension.
+        tensor_clamp_impl: ``(x, lower, upper) -> clamped``.
+        quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+
+    Raises:
+        TypeError: when a part is no module.
+
+    Example:
+        >>> from brevitas.core.scaling import ConstScaling
+        >>> x = torch.tensor([-3.0, 0.0, 0.4], requires_grad=True)
+        >>> value, *_ = ClampedBinaryQuant(ConstScaling(1.0))(x)
+        >>> value.sum().backward()
+        >>> value.detach(), x.grad
+        (tensor([-1.,  1.,  1.]), tensor([0., 1., 1.]))
+
+    Reference: Hubara et al., "Binarized Neural Networks", 2016, equation 4.
+    """
+
+    signed = True
+    narrow_range = True
+    #: To the nearest of the two values, zero upwards.
+    rounding_mode = "ROUND"
+
+    def __init__(
+        self,
+        scaling_impl: nn.Module,
+        tensor_clamp_impl: nn.Module | None = None,
+        quant_delay_steps: int | None = 0,
+    ) -> None:
+        super().__init__()
+        tensor_clamp_impl = TensorClamp() if tensor_clamp_impl is None else tensor_clamp_impl
+        _check_parts(scaling_impl=scaling_impl, tensor_clamp_impl=tensor_clamp_impl)
+        self.scaling_impl = scaling_impl
+        self.tensor_clamp_impl = tensor_clamp_impl
+        self.bit_width = BitWidthConst(1)
+        self.zero_point = StatelessBuffer(0.0)
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Return -1 or 1 for each element of ``x``, in a float tensor."""
+        # A copy, since the part may write to what it is given, and x may be a weight.
+        return binary_sign_ste(self.tensor_clamp_impl(x.clone(), -scale, scale))
+
+    def forward(self, x: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
+        scale = with_dimension(self.scaling_impl(x))
+        clamp = self.tensor_clamp_impl
+        passes = CLAMP_PASSES_GRADIENT.get(type(clamp))
+        plan = None if passes is None else _CLAMPED[passes]
+        value = quantize_signs(x, scale, self.to_int, self.delay_wrapper, plan, clamp)
+        return value, scale, self.zero_point(), self.bit_width()
