@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from brevitas.core.bit_width.const import BitWidthConst
@@ -32,6 +33,8 @@ class BinaryQuant(nn.Module):
             least one dimension.
         signed: has to be True.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+        dtype: dtype of bit width and zero point.
+        device: device of bit width and zero point.
 
     Raises:
         TypeError: when ``scaling_impl`` is no module.
@@ -53,7 +56,12 @@ class BinaryQuant(nn.Module):
     rounding_mode = "ROUND"
 
     def __init__(
-        self, scaling_impl: nn.Module, signed: bool = True, quant_delay_steps: int | None = 0
+        self,
+        scaling_impl: nn.Module,
+        signed: bool = True,
+        quant_delay_steps: int | None = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         _check_parts(scaling_impl=scaling_impl)
@@ -64,8 +72,8 @@ class BinaryQuant(nn.Module):
             )
         self.signed = True
         self.scaling_impl = scaling_impl
-        self.bit_width = BitWidthConst(1)
-        self.zero_point = StatelessBuffer(0.0)
+        self.bit_width = BitWidthConst(1, dtype, device)
+        self.zero_point = StatelessBuffer(0.0, dtype, device)
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
 
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -91,6 +99,8 @@ class ClampedBinaryQuant(nn.Module):
             least one dimension.
         tensor_clamp_impl: ``(x, lower, upper) -> clamped``.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+        dtype: dtype of bit width and zero point.
+        device: device of bit width and zero point.
 
     Raises:
         TypeError: when a part is no module.
@@ -116,14 +126,16 @@ class ClampedBinaryQuant(nn.Module):
         scaling_impl: nn.Module,
         tensor_clamp_impl: nn.Module | None = None,
         quant_delay_steps: int | None = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         tensor_clamp_impl = TensorClamp() if tensor_clamp_impl is None else tensor_clamp_impl
         _check_parts(scaling_impl=scaling_impl, tensor_clamp_impl=tensor_clamp_impl)
         self.scaling_impl = scaling_impl
         self.tensor_clamp_impl = tensor_clamp_impl
-        self.bit_width = BitWidthConst(1)
-        self.zero_point = StatelessBuffer(0.0)
+        self.bit_width = BitWidthConst(1, dtype, device)
+        self.zero_point = StatelessBuffer(0.0, dtype, device)
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
 
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:

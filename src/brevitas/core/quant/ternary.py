@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
+import torch
 from torch import Tensor, nn
 
 from brevitas.core.bit_width.const import BitWidthConst
@@ -33,6 +34,8 @@ class TernaryQuant(nn.Module):
         threshold: largest magnitude that becomes 0, in units of the scale. At 0.5 the quantizer
             rounds to the nearest integer; at any other value ONNX has no node for an activation.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+        dtype: dtype of bit width and zero point.
+        device: device of bit width and zero point.
 
     Raises:
         TypeError: when ``scaling_impl`` is no module.
@@ -56,13 +59,15 @@ class TernaryQuant(nn.Module):
         scaling_impl: nn.Module,
         threshold: float,
         quant_delay_steps: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         _check_parts(scaling_impl=scaling_impl)
         self.scaling_impl = scaling_impl
         self.threshold = threshold
-        self.bit_width = BitWidthConst(2)
-        self.zero_point = StatelessBuffer(0.0)
+        self.bit_width = BitWidthConst(2, dtype, device)
+        self.zero_point = StatelessBuffer(0.0, dtype, device)
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
 
     @property
