@@ -35,6 +35,7 @@ __all__ = [
     "ParamMinMaxInitScaling",
     "PerChannelFloatScaling8bit",
     "PerChannelPoTScaling8bit",
+    "PerTensorConstScaling2bit",
     "PerTensorFloatScaling8bit",
     "PerTensorPoTScaling8bit",
     "ShiftedMinUintQuant",

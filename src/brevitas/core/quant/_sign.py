@@ -1,54 +1,77 @@
-"""What binary and ternary quantizers share: they run fused, or part by part. Layer: core (L3)."""
+"""What binary and ternary quantizers share: fused, or part by part. Layer: core (L3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
+from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.quant._plan import may_fuse
+from brevitas.core.quant.delay import DelayWrapper
+from brevitas.core.quant.int import QuantOutput, _check_parts
+from brevitas.core.utils import StatelessBuffer
 from brevitas.ops.sign_quant import SignPlan, sign_quant
 from brevitas.utils.torch_utils import widened
 
-__all__ = ["SignToInt", "quantize_signs", "with_dimension"]
-
-#: ``(x, scale) -> integers in a float tensor``, through the parts.
-SignToInt = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["SignQuant"]
 
 
-def with_dimension(scale: Tensor) -> Tensor:
-    """Return a scale with at least one dimension, which that of these quantizers always has.
+class SignQuant(nn.Module, ABC):
+    """A quantizer of signs, ``y = to_int(x) * scale``, in narrow range and without zero point.
 
-    Example:
-        >>> import torch
-        >>> with_dimension(torch.tensor(0.5))
-        tensor([0.5000])
-    """
-    return scale.reshape(1) if scale.dim() == 0 else scale
-
-
-def quantize_signs(
-    x: Tensor,
-    scale: Tensor,
-    to_int: SignToInt,
-    delay: nn.Module,
-    plan: SignPlan | None,
-    *parts: nn.Module,
-) -> Tensor:
-    """Quantize and dequantize: in one operation, or part by part with equal values.
+    It runs as one operation where every part is ours and none carries a hook, and otherwise part
+    by part, with equal values.
 
     Args:
-        x: real values, any shape; integers are taken as real values of the scale's dtype.
-        scale: real value of 1, broadcastable to ``x``.
-        to_int: the quantizer's own parts.
-        delay: decides between the real and the quantized value.
-        plan: what the fused operation is to do; None where a part is not ours.
-        *parts: parts that the fused operation leaves out, besides the delay.
-
-    Returns:
-        Tensor of the dtype of ``x``.
+        scaling_impl: ``x -> scale``, the positive real value of 1.
+        bit_width: bits of the integers.
+        quant_delay_steps: number of training steps that pass ``x`` through unchanged.
+        dtype: dtype of bit width and zero point.
+        device: device of bit width and zero point.
     """
-    x = x if x.is_floating_point() else x.to(scale.dtype)
-    if plan is not None and may_fuse(delay, *parts):
-        return sign_quant(x, scale, plan)
-    return delay(x, (to_int(widened(x), scale) * scale).to(x.dtype))
+
+    signed = True
+    narrow_range = True
+
+    def __init__(
+        self,
+        scaling_impl: nn.Module,
+        bit_width: int,
+        quant_delay_steps: int | None,
+        dtype: torch.dtype | None,
+        device: torch.device | None,
+    ) -> None:
+        super().__init__()
+        _check_parts(scaling_impl=scaling_impl)
+        self.scaling_impl = scaling_impl
+        self.bit_width = BitWidthConst(bit_width, dtype, device)
+        self.zero_point = StatelessBuffer(0.0, dtype, device)
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    @property
+    def rounding_mode(self) -> str:
+        """``"ROUND"``: each element goes to the nearest value, in a binary quantizer 0 upwards."""
+        return "ROUND"
+
+    @property
+    @abstractmethod
+    def plan(self) -> SignPlan | None:
+        """What the fused operation is to do; None where a part is not ours or hooked."""
+
+    @abstractmethod
+    def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Return the integers of ``x`` in a float tensor, through the parts."""
+
+    def forward(self, x: Tensor) -> QuantOutput:
+        """Return ``(value, scale, zero_point, bit_width)`` of ``x``; the scale is never 0-d."""
+        scale = self.scaling_impl(x)
+        scale = scale.reshape(1) if scale.dim() == 0 else scale
+        plan, x = self.plan, x if x.is_floating_point() else x.to(scale.dtype)
+        if plan is not None and may_fuse(self.delay_wrapper):
+            value = sign_quant(x, scale, plan)
+        else:
+            quantized = (self.to_int(widened(x), scale) * scale).to(x.dtype)
+            value = self.delay_wrapper(x, quantized)
+        return value, scale, self.zero_point(), self.bit_width()

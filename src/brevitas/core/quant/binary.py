@@ -5,32 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.function_wrapper.clamp import TensorClamp
-from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT
-from brevitas.core.quant._sign import quantize_signs, with_dimension
-from brevitas.core.quant.delay import DelayWrapper
-from brevitas.core.quant.int import QuantOutput, _check_parts
-from brevitas.core.utils import StatelessBuffer
+from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT, is_plain
+from brevitas.core.quant._sign import SignQuant
+from brevitas.core.quant.int import _check_parts
 from brevitas.function.ops_ste import binary_sign_ste
 from brevitas.ops.sign_quant import SignPlan
 
 __all__ = ["BinaryQuant", "ClampedBinaryQuant"]
 
 _STRAIGHT = SignPlan()
-#: Clamp passes the gradient of clamped elements -> what the fused operation does.
-_CLAMPED = {True: _STRAIGHT, False: SignPlan(saturates=True)}
+_CLAMPED: dict[type[nn.Module], SignPlan] = {
+    clamp_type: SignPlan(saturates=not passes)
+    for clamp_type, passes in CLAMP_PASSES_GRADIENT.items()
+}
 
 
-class BinaryQuant(nn.Module):
+class BinaryQuant(SignQuant):
     """Binary quantizer, ``y = scale if x >= 0 else -scale``, straight-through everywhere.
 
     The gradient of ``x`` is that of ``y`` times the scale, for every element. NaN stays NaN. The
     integers are -1 and 1, at a bit width of 1 and without zero point.
 
     Args:
-        scaling_impl: ``x -> scale``, the positive real value of 1; the quantizer gives it at
-            least one dimension.
+        scaling_impl: ``x -> scale``, the positive real value of 1.
         signed: has to be True.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
         dtype: dtype of bit width and zero point.
@@ -51,10 +49,6 @@ class BinaryQuant(nn.Module):
     weights during propagations", 2015.
     """
 
-    narrow_range = True
-    #: To the nearest of the two values, zero upwards.
-    rounding_mode = "ROUND"
-
     def __init__(
         self,
         scaling_impl: nn.Module,
@@ -63,31 +57,24 @@ class BinaryQuant(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__()
-        _check_parts(scaling_impl=scaling_impl)
+        super().__init__(scaling_impl, 1, quant_delay_steps, dtype, device)
         if not signed:
             raise ValueError(
                 f"signed={signed!r}: expected True, a binary quantizer has the values -scale and "
                 "scale; for 0 and scale use an integer quantizer with bit_width=1, signed=False."
             )
-        self.signed = True
-        self.scaling_impl = scaling_impl
-        self.bit_width = BitWidthConst(1, dtype, device)
-        self.zero_point = StatelessBuffer(0.0, dtype, device)
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    @property
+    def plan(self) -> SignPlan | None:
+        """The fused operation; None for a subclass."""
+        return _STRAIGHT if type(self) is BinaryQuant else None
 
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return -1 or 1 for each element of ``x``, in a float tensor."""
         return binary_sign_ste(x)
 
-    def forward(self, x: Tensor) -> QuantOutput:
-        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
-        scale = with_dimension(self.scaling_impl(x))
-        value = quantize_signs(x, scale, self.to_int, self.delay_wrapper, _STRAIGHT)
-        return value, scale, self.zero_point(), self.bit_width()
 
-
-class ClampedBinaryQuant(nn.Module):
+class ClampedBinaryQuant(SignQuant):
     """Binary quantizer that stops learning beyond its range.
 
     ``y = sign(clamp(x, -scale, scale)) * scale``: as ``BinaryQuant``, but elements beyond
@@ -95,8 +82,7 @@ class ClampedBinaryQuant(nn.Module):
     scale. With ``TensorClampSte`` for a clamp every element passes its gradient.
 
     Args:
-        scaling_impl: ``x -> scale``, the positive real value of 1; the quantizer gives it at
-            least one dimension.
+        scaling_impl: ``x -> scale``, the positive real value of 1.
         tensor_clamp_impl: ``(x, lower, upper) -> clamped``.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
         dtype: dtype of bit width and zero point.
@@ -116,11 +102,6 @@ class ClampedBinaryQuant(nn.Module):
     Reference: Hubara et al., "Binarized Neural Networks", 2016, equation 4.
     """
 
-    signed = True
-    narrow_range = True
-    #: To the nearest of the two values, zero upwards.
-    rounding_mode = "ROUND"
-
     def __init__(
         self,
         scaling_impl: nn.Module,
@@ -129,25 +110,19 @@ class ClampedBinaryQuant(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scaling_impl, 1, quant_delay_steps, dtype, device)
         tensor_clamp_impl = TensorClamp() if tensor_clamp_impl is None else tensor_clamp_impl
-        _check_parts(scaling_impl=scaling_impl, tensor_clamp_impl=tensor_clamp_impl)
-        self.scaling_impl = scaling_impl
+        _check_parts(tensor_clamp_impl=tensor_clamp_impl)
         self.tensor_clamp_impl = tensor_clamp_impl
-        self.bit_width = BitWidthConst(1, dtype, device)
-        self.zero_point = StatelessBuffer(0.0, dtype, device)
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    @property
+    def plan(self) -> SignPlan | None:
+        """The fused operation; None for a subclass, and a clamp that is hooked or not ours."""
+        clamp = self.tensor_clamp_impl
+        is_ours = type(self) is ClampedBinaryQuant and is_plain(clamp)
+        return _CLAMPED.get(type(clamp)) if is_ours else None
 
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return -1 or 1 for each element of ``x``, in a float tensor."""
         # A copy, since the part may write to what it is given, and x may be a weight.
         return binary_sign_ste(self.tensor_clamp_impl(x.clone(), -scale, scale))
-
-    def forward(self, x: Tensor) -> QuantOutput:
-        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
-        scale = with_dimension(self.scaling_impl(x))
-        clamp = self.tensor_clamp_impl
-        passes = CLAMP_PASSES_GRADIENT.get(type(clamp))
-        plan = None if passes is None else _CLAMPED[passes]
-        value = quantize_signs(x, scale, self.to_int, self.delay_wrapper, plan, clamp)
-        return value, scale, self.zero_point(), self.bit_width()

@@ -7,11 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.bit_width.const import BitWidthConst
-from brevitas.core.quant._sign import quantize_signs, with_dimension
-from brevitas.core.quant.delay import DelayWrapper
-from brevitas.core.quant.int import QuantOutput, _check_parts
-from brevitas.core.utils import StatelessBuffer
+from brevitas.core.quant._sign import SignQuant
 from brevitas.function.ops_ste import binary_sign_ste
 from brevitas.ops.sign_quant import SignPlan
 
@@ -21,7 +17,7 @@ __all__ = ["TernaryQuant"]
 _NEAREST = 0.5
 
 
-class TernaryQuant(nn.Module):
+class TernaryQuant(SignQuant):
     """Ternary quantizer, ``y = sign(x) * scale where |x| > threshold * scale, else 0``.
 
     The gradient of ``x`` is that of ``y`` times the scale where ``y`` is not 0, and 0 elsewhere.
@@ -29,8 +25,7 @@ class TernaryQuant(nn.Module):
     zero point.
 
     Args:
-        scaling_impl: ``x -> scale``, the positive real value of 1; the quantizer gives it at
-            least one dimension.
+        scaling_impl: ``x -> scale``, the positive real value of 1.
         threshold: largest magnitude that becomes 0, in units of the scale. At 0.5 the quantizer
             rounds to the nearest integer; at any other value ONNX has no node for an activation.
         quant_delay_steps: number of training steps that pass ``x`` through unchanged.
@@ -51,9 +46,6 @@ class TernaryQuant(nn.Module):
     Reference: Li et al., "Ternary Weight Networks", 2016, equation 3.
     """
 
-    signed = True
-    narrow_range = True
-
     def __init__(
         self,
         scaling_impl: nn.Module,
@@ -62,13 +54,13 @@ class TernaryQuant(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__()
-        _check_parts(scaling_impl=scaling_impl)
-        self.scaling_impl = scaling_impl
+        super().__init__(scaling_impl, 2, quant_delay_steps, dtype, device)
         self.threshold = threshold
-        self.bit_width = BitWidthConst(2, dtype, device)
-        self.zero_point = StatelessBuffer(0.0, dtype, device)
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+
+    @property
+    def plan(self) -> SignPlan | None:
+        """The fused operation; None for a subclass."""
+        return self._plan if type(self) is TernaryQuant else None
 
     @property
     def threshold(self) -> float:
@@ -94,9 +86,3 @@ class TernaryQuant(nn.Module):
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return -1, 0 or 1 for each element of ``x``, in a float tensor."""
         return binary_sign_ste(x) * (x.abs() > self.threshold * scale)
-
-    def forward(self, x: Tensor) -> QuantOutput:
-        """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
-        scale = with_dimension(self.scaling_impl(x))
-        value = quantize_signs(x, scale, self.to_int, self.delay_wrapper, self._plan)
-        return value, scale, self.zero_point(), self.bit_width()
