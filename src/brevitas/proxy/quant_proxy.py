@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.common import ExportMixin
-from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant._plan import rounding_mode_of
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
@@ -104,7 +103,7 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     @property
     def input_view_impl(self) -> nn.Module:
         """View in which the tensor is quantized."""
-        return getattr(self._integer_format(), "input_view_impl", None) or Identity()
+        return self._integer_format().input_view_impl
 
     @property
     def has_zero_point(self) -> bool | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant._plan import may_fuse
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.core.quant.int import QuantOutput, _check_parts
@@ -54,6 +55,11 @@ class SignQuant(nn.Module, ABC):
     def rounding_mode(self) -> str:
         """``"ROUND"``: each element goes to the nearest value, in a binary quantizer 0 upwards."""
         return "ROUND"
+
+    @property
+    def input_view_impl(self) -> nn.Module:
+        """View in which ``x`` is quantized: as it is."""
+        return Identity()
 
     @property
     @abstractmethod
