@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 import brevitas.nn as qnn
 from brevitas.core.quant import PrescaledRestrictIntQuant, RescalingIntQuant
-from brevitas.quant import fixed_point, scaled_int, shifted_scaled_int
+from brevitas.inject.enum import ScalingImplType
+from brevitas.quant import fixed_point, scaled_int, shifted_scaled_int, ternary
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 
 FUSED = (RescalingIntQuant, PrescaledRestrictIntQuant)
@@ -36,6 +38,17 @@ class Row:
     @property
     def is_act(self) -> bool:
         return issubclass(self.quantizer, ActQuantSolver)
+
+    @property
+    def is_const(self) -> bool:
+        """Whether the scale is declared as a constant."""
+        declared = self.quantizer.let(scaling_impl_type=None) if self.is_bias else self.quantizer
+        return declared.scaling_impl_type is ScalingImplType.CONST
+
+    @property
+    def bits(self) -> int:
+        """The declared number of bits."""
+        return self.quantizer.let(**EXTRA.get(self.name, {})).bit_width
 
     def __str__(self) -> str:
         return f"{self.name}-{self.phase}" if self.phase else self.name
@@ -66,6 +79,25 @@ class Row:
         return tensor_quant
 
 
+def _encode(value: Any) -> Any:
+    """Spell a declared value as the contract does."""
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, type):
+        return f"class:{value.__module__}.{value.__qualname__}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def assert_declares(quantizer: Any, contract: dict[str, dict[str, Any]]) -> None:
+    """Check values and parts of a declaration against those that the contract lists."""
+    values = {name: _encode(getattr(quantizer, name)) for name in contract["values"]}
+    assert values == contract["values"]
+    # A part is a class, looked up without building it.
+    declared = {name: quantizer.__declarations__[name].part for name in contract["parts"]}
+    names = {name: path.rpartition(".")[2] for name, path in contract["parts"].items()}
+    assert {name: part.__name__ for name, part in declared.items()} == names
+
+
 def bias_scale(dtype: torch.dtype) -> Tensor:
     return BIAS_SCALE.to(torch.promote_types(dtype, torch.float32), copy=True)
 
@@ -79,7 +111,7 @@ def run(tensor_quant: nn.Module, x: Tensor, scale: Tensor | None = None) -> tupl
 
 def rows() -> Iterator[Row]:
     solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver)
-    for module in (scaled_int, fixed_point, shifted_scaled_int):
+    for module in (scaled_int, fixed_point, shifted_scaled_int, ternary):
         for name in module.__all__:
             quantizer = getattr(module, name)
             if not issubclass(quantizer, solvers):

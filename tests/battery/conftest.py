@@ -1,4 +1,4 @@
-"""Fixtures of the batteries: quantizers to check, and a count of the fused operation's calls."""
+"""Fixtures of the batteries: quantizers to check, and a count of the fused operations' calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
+from brevitas.core.quant import _sign, int_base
 from brevitas.core.quant import int as rescaling
-from brevitas.core.quant import int_base
 
 
 @pytest.fixture
 def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grow by one name at each call of the fused operation."""
+    """Grow by one name at each call of a fused operation."""
     calls: list[str] = []
 
     def counting(original: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
@@ -25,4 +25,5 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (rescaling, int_base):
         monkeypatch.setattr(module, "fake_quant", counting(module.fake_quant, module.__name__))
+    monkeypatch.setattr(_sign, "sign_quant", counting(_sign.sign_quant, _sign.__name__))
     return calls

@@ -18,6 +18,8 @@ from brevitas.quant import (
     Int8BiasPerTensorFloatInternalScaling,
     Int8WeightPerTensorFloat,
     ShiftedUint8ActPerTensorFloat,
+    SignedBinaryActPerTensorConst,
+    SignedBinaryWeightPerTensorConst,
 )
 from float_twins import assert_computes_the_same
 
@@ -55,6 +57,18 @@ LAYERS = {
         qnn.QuantHardTanh, nn.Hardtanh, (), (3, 4), {"min_val": -1.0, "max_val": 1.0}, ACT_PLAIN
     ),
 }
+BINARY = {**QUANTIZED, "weight_quant": SignedBinaryWeightPerTensorConst}
+LAYERS["linear_binary"] = Layer(qnn.QuantLinear, nn.Linear, (4, 6), (3, 4), BINARY, WEIGHT_PLAIN)
+LAYERS["identity_binary"] = Layer(
+    qnn.QuantIdentity,
+    nn.Identity,
+    (),
+    (3, 4),
+    {"act_quant": SignedBinaryActPerTensorConst},
+    ACT_PLAIN,
+)
+# Without statistics: its scales are start values or constants.
+PLAIN_SCALES = ("hardtanh", "identity_binary")
 for _dims in (1, 2, 3):
     _shape = (2, 4, *[5] * _dims)
     for _kind in ("Conv", "ConvTranspose"):
@@ -160,7 +174,7 @@ class TestEveryLayer:
         assert unexpected == []
         with_statistics = dict(layer.named_parameters())
         assert set(missing) == set(with_statistics) - set(state)
-        assert bool(missing) == (name != "hardtanh")
+        assert bool(missing) == (name not in PLAIN_SCALES)
 
     @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
     def test_copies_are_independent(self, name, how):
@@ -247,7 +261,7 @@ class TestEveryLayer:
         assert torch.equal(output, layer(x))
 
     def test_autocast(self, name):
-        layer, x = build(name), data(name)
+        layer, x = build(name), data(name).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = layer(x)
         output.float().sum().backward()
@@ -266,7 +280,7 @@ class TestEveryLayer:
 
     def test_every_parameter_gets_a_gradient(self, name):
         layer = build(name)
-        layer(data(name)).square().sum().backward()
+        layer(data(name).requires_grad_()).square().sum().backward()
         missing = [key for key, p in layer.named_parameters() if p.grad is None]
         assert missing == []
 

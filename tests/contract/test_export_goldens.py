@@ -51,6 +51,7 @@ CASES = [
     "act_identity_shifted",
     "act_identity_fixed",
     "act_identity_floor",
+    "act_identity_binary",
     "act_relu",
     "act_relu_b4",
     "act_sigmoid",
@@ -59,10 +60,16 @@ CASES = [
     "seq_cnn",
     "seq_mlp_floatbias",
 ]
-TYPICAL = {"linear_in4_w4_out4", "conv1d_shifted_w7_seed", "act_relu_b4", "seq_cnn"}
-# What the recorded program wrote and this library refuses: rounding to the floor became rounding
-# to the nearest in the file, without a word.
-REFUSED_IN_QCDQ = {"act_identity_floor"}
+TYPICAL = {
+    "linear_in4_w4_out4",
+    "conv1d_shifted_w7_seed",
+    "act_identity_binary",
+    "act_relu_b4",
+    "seq_cnn",
+}
+# Rounding to the floor, which the recorded program turned into rounding to the nearest without a
+# word; and -1 and 1 without the 0 between them, which both refuse.
+REFUSED_IN_QCDQ = {"act_identity_floor", "act_identity_binary"}
 
 
 @lru_cache

@@ -35,10 +35,10 @@ def identity(x: Tensor) -> Tensor:
 def binary_sign(x: Tensor) -> Tensor:
     """Sign with two values: zero counts as positive.
 
-    `y = 1 if x >= 0 else -1`. NaN gives -1.
+    `y = 1 if x >= 0 else -1`. NaN stays NaN.
 
     Args:
-        x: Any tensor.
+        x: Any floating-point or signed integer tensor.
 
     Returns:
         Tensor of the shape and dtype of `x`, holding 1 and -1.
@@ -47,8 +47,8 @@ def binary_sign(x: Tensor) -> Tensor:
         >>> binary_sign(torch.tensor([-2., 0., 3.]))
         tensor([-1.,  1.,  1.])
     """
-    positive = (x >= 0).to(x.dtype)
-    return positive + positive - 1
+    # -1 below zero and 0 from there on; unlike a comparison, it lets NaN pass.
+    return torch.clamp(x, -1, 0).floor_().mul_(2).add_(1)
 
 
 def round_to_zero(x: Tensor) -> Tensor:

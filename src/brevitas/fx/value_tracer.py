@@ -51,6 +51,7 @@ from brevitas.fx._value_proxy import (
     unpacked,
 )
 from brevitas.ops.fake_quant import fake_quant
+from brevitas.ops.sign_quant import sign_quant
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = [
@@ -106,7 +107,8 @@ class ValueTracer(Tracer):
         autowrap_modules: tuple[ModuleType, ...] = (math,),
         **kwargs: Any,
     ) -> None:
-        functions = (*kwargs.pop("autowrap_functions", ()), *FNS_TO_PATCH, fake_quant)
+        quantizers = (fake_quant, sign_quant)
+        functions = (*kwargs.pop("autowrap_functions", ()), *FNS_TO_PATCH, *quantizers)
         Tracer.__init__(self, autowrap_modules, autowrap_functions=functions, **kwargs)  # pyright: ignore[reportArgumentType]
         self.specialized: list[tuple[str, str, str, Any]] = []
         self._value_args: Any = None

@@ -23,6 +23,7 @@ from brevitas.nn.mixin.parameter import (
 )
 from brevitas.nn.utils import merge_bn
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor._accumulator import with_sign_bit
 from brevitas.quant_tensor.int_torch_handler import (
     FN_ACC_BITWIDTH_MAPPING,
     quant_output_scale_impl,
@@ -190,9 +191,11 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
                 "accumulator_function (e.g. torch.nn.functional.linear), or an override."
             )
         geometry = {name: getattr(self, name, 1) for name in ("stride", "dilation", "groups")}
-        return FN_ACC_BITWIDTH_MAPPING[function](
-            input_bit_width, quant_weight_bit_width, self.weight.shape, **geometry
-        )
+        bit_widths = (input_bit_width, quant_weight_bit_width)
+        accumulator = FN_ACC_BITWIDTH_MAPPING[function](*bit_widths, self.weight.shape, **geometry)
+        # What is quantized outside of the layer may be signed.
+        signed = (self.input_quant.is_signed is not False, self.weight_quant.is_signed is not False)
+        return with_sign_bit(accumulator, *zip(bit_widths, signed, strict=True))
 
     def quant_output_scale_impl(
         self, inp: Any, quant_input_scale: Tensor, quant_weight_scale: Tensor

@@ -136,17 +136,22 @@ class _FakeQuantFn(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
-        """Elementwise with broadcasting: move every batch dimension to the front and align."""
-        logical = inputs[0].dim() - (in_dims[0] is not None)
-        aligned = list(inputs)
-        for index, (value, dim) in enumerate(zip(inputs, in_dims, strict=True)):
-            if dim is not None:
-                batched = value.movedim(dim, 0)
-                padding = (1,) * (logical - (batched.dim() - 1))
-                aligned[index] = batched.reshape(batched.shape[0], *padding, *batched.shape[1:])
-        if in_dims[0] is None:
-            aligned[0] = inputs[0].expand(info.batch_size, *inputs[0].shape)
-        return _FakeQuantFn.apply(*aligned), 0
+        """Run on whole batches."""
+        return _FakeQuantFn.apply(*_batch_first(info, in_dims, inputs)), 0
+
+
+def _batch_first(info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> list[Any]:
+    """Move batch dimensions to the front and align, for an elementwise function of broadcasts."""
+    logical = inputs[0].dim() - (in_dims[0] is not None)
+    aligned = list(inputs)
+    for index, (value, dim) in enumerate(zip(inputs, in_dims, strict=True)):
+        if dim is not None:
+            batched = value.movedim(dim, 0)
+            padding = (1,) * (logical - (batched.dim() - 1))
+            aligned[index] = batched.reshape(batched.shape[0], *padding, *batched.shape[1:])
+    if in_dims[0] is None:
+        aligned[0] = inputs[0].expand(info.batch_size, *inputs[0].shape)
+    return aligned
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -158,12 +158,6 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         self.cache_inference_quant_weight_metadata_only = False
 
     @property
-    def input_view_impl(self) -> nn.Module:
-        """View in which the weight is quantized."""
-        tensor_quant: Any = self.tensor_quant
-        return tensor_quant.int_quant.input_view_impl
-
-    @property
     def requires_quant_input(self) -> bool:
         """True where the quantized weight depends on the quantized input."""
         return False

@@ -96,8 +96,16 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     @property
     def rounding_mode(self) -> str | None:
         """Name of the rounding, as in the QONNX specification; None where nothing is quantized."""
-        int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
-        return None if int_quant is None else rounding_mode_of(int_quant.float_to_int_impl)
+        stated = self._integer_format()
+        rounding = getattr(stated, "float_to_int_impl", None)
+        if rounding is not None:
+            return rounding_mode_of(rounding)
+        return getattr(stated, "rounding_mode", None)
+
+    @property
+    def input_view_impl(self) -> nn.Module:
+        """View in which the tensor is quantized."""
+        return self._integer_format().input_view_impl
 
     @property
     def has_zero_point(self) -> bool | None:
@@ -114,12 +122,18 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         )
 
     def _declared(self, name: str) -> Any:
-        if self._tensor_quant_impl() is None:
+        stated = self._integer_format()
+        if stated is None:
             return None
-        int_quant = getattr(self._tensor_quant_impl(), "int_quant", None)
-        if int_quant is not None:
-            return getattr(int_quant, name)
-        return getattr(self._declaration, name) if name in self._declaration else None
+        value = getattr(stated, name, None)
+        if value is None and name in self._declaration:
+            return getattr(self._declaration, name)
+        return value
+
+    def _integer_format(self) -> Any:
+        """What states sign, range and rounding: a quantizer's integer part, or else itself."""
+        tensor_quant = self._tensor_quant_impl()
+        return getattr(tensor_quant, "int_quant", tensor_quant)
 
     def _tensor_quant_impl(self) -> nn.Module | None:
         return self.tensor_quant

@@ -78,12 +78,6 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
     def is_quant_enabled(self, enabled: bool) -> None:
         self.disable_quant = not enabled
 
-    @property
-    def input_view_impl(self) -> nn.Module:
-        """View in which the activation is quantized."""
-        tensor_quant: Any = self._tensor_quant_impl()
-        return tensor_quant.int_quant.input_view_impl
-
     def _tensor_quant_impl(self) -> nn.Module | None:
         fused = self.fused_activation_quant_proxy
         if fused is None or isinstance(fused.tensor_quant, _TensorQuantDisabledIdentity):

@@ -1,5 +1,9 @@
 """Predefined quantizers: declarations only, to be given to layers. Layer: quant (L5)."""
 
+from brevitas.quant.binary import (
+    SignedBinaryActPerTensorConst,
+    SignedBinaryWeightPerTensorConst,
+)
 from brevitas.quant.fixed_point import (
     Int8ActPerTensorFixedPoint,
     Int8ActPerTensorFixedPointMinMaxInit,
@@ -39,6 +43,10 @@ from brevitas.quant.shifted_scaled_int import (
     ShiftedUint8WeightPerTensorFloat,
 )
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
+from brevitas.quant.ternary import (
+    SignedTernaryActPerTensorConst,
+    SignedTernaryWeightPerTensorConst,
+)
 
 __all__ = [
     "ActQuantSolver",
@@ -67,6 +75,10 @@ __all__ = [
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8WeightPerChannelFloat",
     "ShiftedUint8WeightPerTensorFloat",
+    "SignedBinaryActPerTensorConst",
+    "SignedBinaryWeightPerTensorConst",
+    "SignedTernaryActPerTensorConst",
+    "SignedTernaryWeightPerTensorConst",
     "Uint8ActPerTensorFixedPoint",
     "Uint8ActPerTensorFixedPointMaxInit",
     "Uint8ActPerTensorFloat",

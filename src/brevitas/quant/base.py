@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brevitas.core.function_wrapper import CeilSte
+from brevitas.core.quant import ClampedBinaryQuant
 from brevitas.core.restrict_val import FloatRestrictValue as FloatRestrictValue
 from brevitas.core.stats import NegativeMinOrZero, NegativePercentileOrZero
 from brevitas.core.zero_point import (
@@ -34,10 +35,12 @@ __all__ = [
     "ParamMinMaxInitScaling",
     "PerChannelFloatScaling8bit",
     "PerChannelPoTScaling8bit",
+    "PerTensorConstScaling2bit",
     "PerTensorFloatScaling8bit",
     "PerTensorPoTScaling8bit",
     "ShiftedMinUintQuant",
     "ShiftedParamFromPercentileUintQuant",
+    "SignedBinaryClampedConst",
     "UintQuant",
 ]
 
@@ -213,3 +216,24 @@ class PerChannelPoTScaling8bit(ExtendedInjector):
     restrict_scaling_type = RestrictValueType.POWER_OF_TWO
     restrict_value_float_to_int_impl = CeilSte
     bit_width = 8
+
+
+class PerTensorConstScaling2bit(ExtendedInjector):
+    """One constant scale, 2 bits."""
+
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    restrict_scaling_type = RestrictValueType.FP
+    scaling_impl_type = ScalingImplType.CONST
+    bit_width = 2
+
+
+class SignedBinaryClampedConst(ExtendedInjector):
+    """Two values, minus and plus a constant scale, learned within the range between them."""
+
+    tensor_quant = ClampedBinaryQuant
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    scaling_impl_type = ScalingImplType.CONST
+    restrict_scaling_type = RestrictValueType.FP
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+    narrow_range = True
+    signed = True

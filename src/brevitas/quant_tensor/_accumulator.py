@@ -5,6 +5,7 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from math import ceil, gcd, log2, prod
 from typing import Any
@@ -31,16 +32,23 @@ def argument(
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
+def _is_number(bit_width: Tensor) -> bool:
+    """Whether the host can read a bit width: one number, on the host, not traced, not batched."""
+    is_transformed = torch._C._are_functorch_transforms_active()
+    return is_readable(bit_width) and bit_width.numel() == 1 and not is_transformed
+
+
 def _is_constant(bit_width: Tensor) -> bool:
-    """Whether the host can compute with a bit width: not learned, on the host, not traced."""
-    return not bit_width.requires_grad and bit_width.numel() == 1 and is_readable(bit_width)
+    """Whether the host can compute with a bit width: a number that is not learned."""
+    return not bit_width.requires_grad and _is_number(bit_width)
 
 
 def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
     """Bits of a sum of products of unsigned integers, `ceil(log2(terms * prod(2**b - 1) + 1))`.
 
     A signed sum fits, too: of two signed factors always, of a signed and an unsigned one if the
-    signed one does not use its lowest integer (narrow range).
+    signed one does not use its lowest integer (narrow range). With a signed factor of a single bit
+    it needs one bit more, see `with_sign_bit`.
 
     Args:
         bit_widths: Bits of each factor, 0-d.
@@ -66,6 +74,31 @@ def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
     bits = torch.log2(wide * terms + 1)
     bits = ceil_ste(bits) if bits.requires_grad else torch.ceil(bits)
     return bits.to(largest.dtype)
+
+
+def with_sign_bit(bit_width: Tensor, *factors: tuple[Tensor, bool]) -> Tensor:
+    """Bits of a sum of products whose factors may be signed integers of a single bit.
+
+    A signed integer of b >= 2 bits reaches half of the `2**b - 1` that the bits of a sum are
+    counted with, which leaves room for the sign. One bit reaches all of it: -1 and 1 in a binary
+    quantizer, -1 and 0 in two's complement. The sign then takes one bit more.
+
+    Args:
+        bit_width: Bits of the sum without regard to signs, 0-d.
+        *factors: Bits of each factor, 0-d, and whether it is signed.
+
+    Returns:
+        Bits, 0-d.
+
+    Example:
+        >>> binary, eight = torch.tensor(1.), torch.tensor(8.)
+        >>> with_sign_bit(eight, (eight, False), (binary, True))
+        tensor(9.)
+    """
+    bit_widths = [bits for bits, signed in factors if signed]
+    if all(map(_is_number, bit_widths)):
+        return bit_width + 1 if any(bits.item() < 2 for bits in bit_widths) else bit_width
+    return bit_width + (functools.reduce(torch.minimum, bit_widths) < 2)
 
 
 def max_acc_bit_width_linear(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import max_int
-from brevitas.quant_tensor._accumulator import sum_bit_width
+from brevitas.quant_tensor._accumulator import sum_bit_width, with_sign_bit
 from brevitas.quant_tensor._compare import require_zero
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
 from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
@@ -45,6 +45,11 @@ def _shared_scale(first: Any, second: Any) -> Tensor:
 def _with_offset(x: Any, value: Tensor, offset: Any) -> Any:
     """`value = x.value + offset` for a real offset, which moves the zero point."""
     return x.set(value=value, zero_point=x.zero_point - offset / x.scale)
+
+
+def _bits_with_sign(x: Any) -> Tensor:
+    """Bits in two's complement, of which the -1 and 1 of a binary quantizer need two."""
+    return with_sign_bit(x.bit_width, (x.bit_width, x.signed))
 
 
 def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
@@ -77,7 +82,7 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         value=value,
         scale=_shared_scale(first, second),
         zero_point=first.zero_point + second.zero_point,
-        bit_width=torch.maximum(first.bit_width, second.bit_width) + 1,
+        bit_width=torch.maximum(_bits_with_sign(first), _bits_with_sign(second)) + 1,
         signed=first.signed or second.signed,
         training=_in_step(first, second),
         has_zero_point=_has_zero_point(first, second),
@@ -115,7 +120,7 @@ def absolute(x: Any, *, out: None = None) -> Any:
     A signed tensor without zero point needs one bit less, its lowest integer excepted; one with
     an integer zero point keeps its bit width.
     """
-    bit_width = x.bit_width
+    bit_width = _bits_with_sign(x)
     if x.signed:
         bit_width = bit_width - 1
         if not known_no_zero_point(x):
@@ -289,11 +294,13 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
     second_bits = second.bit_width
     if not known_no_zero_point(second):
         second_bits = second_bits + (second.zero_point != 0).any()
+    bit_width = sum_bit_width((first.bit_width, second_bits), left.shape[-1])
+    factors = ((first.bit_width, first.signed), (second_bits, second.signed))
     return first._from_fields(
         value=value,
         scale=first.scale * second.scale,
         zero_point=zero_point,
-        bit_width=sum_bit_width((first.bit_width, second_bits), left.shape[-1]),
+        bit_width=with_sign_bit(bit_width, *factors),
         signed=first.signed or second.signed or not known_no_zero_point(second),
         training=_in_step(first, second),
         has_zero_point=_has_zero_point(first, second),

@@ -14,6 +14,7 @@ from torch import Tensor
 from brevitas.function.ops import max_int, min_int
 from brevitas.quant_tensor._compare import (
     assert_on_device,
+    is_readable,
     is_traced,
     known_zero,
     require_equal,
@@ -109,7 +110,15 @@ class IntMixin:
         """The nearest integers, and one bool: whether all are integers and in range."""
         rounded, is_integer = self._exact_int_value()
         low, high = self._range()
-        return rounded, (is_integer & (rounded >= low) & (rounded <= high)).all()
+        valid = (is_integer & (rounded >= low) & (rounded <= high)).all()
+        if self._may_be_binary():
+            is_sign = is_integer & (rounded.abs() == 1) & (self.bit_width == 1)
+            valid = valid | is_sign.all()
+        return rounded, valid
+
+    def _may_be_binary(self) -> bool:
+        """Whether the integers may be -1 and 1: signed ones of a single bit that never are 0."""
+        return self.signed and (not is_readable(self.bit_width) or bool(self.bit_width.min() == 1))
 
     @property
     def is_valid(self) -> bool | Tensor:
@@ -167,10 +176,11 @@ class IntMixin:
         outside = (rounded < low) | (rounded > high)
         if bool(outside.any()):
             kind = "signed" if self.signed else "unsigned"
+            binary = ", or -1 and 1 alone" if self._may_be_binary() else ""
             return (
                 f"{start} {int(outside.sum())} of {rounded.numel()} integers are out of range: "
                 f"found {rounded.min():g} to {rounded.max():g}, accepted {low.min():g} to "
-                f"{high.max():g} ({kind}, bit width {self.bit_width.max():g}). {remedy}"
+                f"{high.max():g}{binary} ({kind}, bit width {self.bit_width.max():g}). {remedy}"
             )
         count = int((~is_integer).sum())
         return (

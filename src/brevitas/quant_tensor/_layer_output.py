@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument
+from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument, with_sign_bit
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._compare import is_close, known_equal
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
@@ -212,13 +212,10 @@ def layer_output(
     rank = quant_input.value.dim()
     weight_scale = _repeat_over_groups(fn, quant_weight, args, kwargs)
     scale = quant_output_scale_impl(fn, quant_input.value, quant_input.scale, weight_scale)
-    bit_width = FN_ACC_BITWIDTH_MAPPING[fn](
-        quant_input.bit_width,
-        _weight_bit_width(quant_weight),
-        quant_weight.value.shape,
-        *args,
-        **kwargs,
-    )
+    input_bits, weight_bits = quant_input.bit_width, _weight_bit_width(quant_weight)
+    shape = quant_weight.value.shape
+    bit_width = FN_ACC_BITWIDTH_MAPPING[fn](input_bits, weight_bits, shape, *args, **kwargs)
+    factors = ((input_bits, quant_input.signed), (weight_bits, quant_weight.signed))
     has_zero_point = not known_no_zero_point(quant_input)
     if not has_zero_point:
         zero_point = scale.new_zeros(1)
@@ -228,7 +225,7 @@ def layer_output(
     output = LayerOutput(
         scale=scale,
         zero_point=zero_point,
-        bit_width=bit_width,
+        bit_width=with_sign_bit(bit_width, *factors),
         signed=quant_input.signed or weight_has_sign,
         training=quant_input.training or quant_weight.training,
         has_zero_point=None if has_zero_point else False,

@@ -104,7 +104,8 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     Invariants: `value`, `scale`, `zero_point` and `bit_width` are tensors, scale and zero point
     broadcast against the value, `signed` and `training` are Python booleans; nothing changes
     after construction. The integers lie in `[-2**(b-1), 2**(b-1) - 1]` if signed, else in
-    `[0, 2**b - 1]`; `is_valid` tells whether they do.
+    `[0, 2**b - 1]`; signed ones of a single bit may be -1 and 1 instead (a binary quantizer's).
+    `is_valid` tells whether they do.
 
     Args:
         value: Real values, any shape.

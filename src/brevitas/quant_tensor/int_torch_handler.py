@@ -21,6 +21,7 @@ from brevitas.quant_tensor._accumulator import (
     max_acc_bit_width_convtransposeNd,
     max_acc_bit_width_linear,
     spread,
+    with_sign_bit,
 )
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._int_mixin import is_affine_int
@@ -33,6 +34,7 @@ from brevitas.quant_tensor._layer_output import (
 )
 from brevitas.quant_tensor._tensor_interface import tensor_functions
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
+from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
 
 __all__ = [
     "FN_ACC_BITWIDTH_MAPPING",
@@ -171,11 +173,12 @@ def embedding_handler(input: Tensor, quant_weight: Any, *args: Any, **kwargs: An
 
 def _pooled(x: Any, value: Tensor, elements: int, divisor: int) -> Any:
     """The record around averages over windows of `elements`, as sums over a finer scale."""
+    bit_width = max_acc_bit_width_avg_pool2d(x.bit_width, elements)
     return x.set(
         value=value,
         scale=x.scale / divisor,
         zero_point=x.zero_point * elements,
-        bit_width=max_acc_bit_width_avg_pool2d(x.bit_width, elements),
+        bit_width=with_sign_bit(bit_width, (x.bit_width, x.signed)),
     )
 
 
@@ -232,6 +235,24 @@ def adaptive_avg_pool2d_handler(input: Any, output_size: Any) -> Any:
     elements = windows[0].pop() * windows[1].pop()
     return _pooled(input, value, elements, elements)
 
+
+def _with_zeros(rule: Handler) -> Handler:
+    """Rule of a function that may bring in zeros, which a binary tensor has no integer for."""
+
+    def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
+        output = rule(input, *args, **kwargs)
+        if not is_affine_int(output):
+            return output
+        bit_width = with_sign_bit(output.bit_width, (output.bit_width, output.signed))
+        return output if bit_width is output.bit_width else output.set(bit_width=bit_width)
+
+    return handler
+
+
+for _function in (F.relu, F.relu6, F.hardtanh, F.pad, torch.constant_pad_nd):
+    implements_int_qt(_function)(_with_zeros(QUANT_TENSOR_FN_HANDLER[_function]))
+for _function in tensor_functions("relu"):
+    implements_int_qt(_function)(_with_zeros(QUANT_TENSOR_FN_HANDLER[_function]))
 
 cat_handler = implements_int_qt(torch.cat, torch.concat, torch.concatenate)(arithmetic.concatenate)
 

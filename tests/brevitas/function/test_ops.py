@@ -73,7 +73,11 @@ def test_rounding_of_non_halves_is_nearest_or_towards_zero():
 
 def test_binary_sign_has_no_zero():
     x = torch.tensor([-1.0, -0.0, 0.0, 2.0, float("nan")])
-    assert ops.binary_sign(x).tolist() == [-1.0, 1.0, 1.0, 1.0, -1.0]
+    sign = ops.binary_sign(x)
+    assert sign[:4].tolist() == [-1.0, 1.0, 1.0, 1.0] and sign[4].isnan()
+    smallest = torch.tensor([-5e-324, 5e-324], dtype=torch.float64)
+    assert ops.binary_sign(smallest).tolist() == [-1.0, 1.0]
+    assert ops.binary_sign(torch.tensor([-3, 0, 2])).tolist() == [-1, 1, 1]
 
 
 def test_tensor_clamp_crossing_bounds_and_nan():

@@ -24,6 +24,8 @@ from brevitas.fx import (
 )
 from brevitas.fx.brevitas_tracer import BrevitasSymbolicTracer, BrevitasValueTracer
 from brevitas.ops.fake_quant import fake_quant
+from brevitas.ops.sign_quant import sign_quant
+from brevitas.quant import SignedBinaryWeightPerTensorConst
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 
 
@@ -133,12 +135,21 @@ def test_a_traced_network_can_be_traced_again_and_pickled() -> None:
             tree_leaves(other(2 * x)), tree_leaves(model(2 * x)), rtol=0, atol=0)  # fmt: skip
 
 
+QUANTIZERS = [
+    (fake_quant, {}),
+    (sign_quant, {"weight_quant": SignedBinaryWeightPerTensorConst, "weight_scaling_const": 0.7}),
+]
+
+
 @pytest.mark.parametrize("training", [False, True])
-def test_value_trace_goes_through_quantized_layers(training: bool) -> None:
+@pytest.mark.parametrize(("operation", "keywords"), QUANTIZERS)
+def test_value_trace_goes_through_quantized_layers(
+    operation: Any, keywords: dict[str, Any], training: bool
+) -> None:
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = qnn.QuantLinear(3, 2, bias=True)
+            self.layer = qnn.QuantLinear(3, 2, bias=True, **keywords)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)
@@ -146,7 +157,7 @@ def test_value_trace_goes_through_quantized_layers(training: bool) -> None:
     model = Small().train(training)
     traced = value_trace(model, value_args=(torch.ones(1, 3),))
     assert not any(node.op == "call_module" for node in traced.graph.nodes)
-    assert fake_quant in {node.target for node in traced.graph.nodes}
+    assert operation in {node.target for node in traced.graph.nodes}
     x = torch.randn(2, 3)
     torch.testing.assert_close(traced(x), model(x), rtol=0, atol=0)
     # The straight-through gradients of the quantizer survive.

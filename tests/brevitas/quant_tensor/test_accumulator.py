@@ -70,3 +70,42 @@ def test_spread_and_argument():
     assert module.argument((1, 2), {}, 1, "stride", 0) == 2
     assert module.argument((), {"stride": 3}, 1, "stride", 0) == 3
     assert module.argument((), {}, 1, "stride", 0) == 0
+
+
+def _reaches(bits: int, signed: bool, binary: bool) -> list[int]:
+    if binary:
+        return [-1, 1]
+    return [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
+
+
+@given(st.integers(1, 12), st.booleans(), st.booleans(), st.integers(1, 5000), st.booleans())
+def test_sums_with_one_signed_bit_fit(bits, signed, both_binary, terms, two_complement):
+    """Each product is of a signed integer of one bit, -1 and 1 or -1 and 0, and another one."""
+    bits, signed = (1, True) if both_binary else (bits, signed)
+    one_bit = _reaches(1, True, binary=not two_complement)
+    products = [x * w for x in _reaches(bits, signed, both_binary) for w in one_bit]
+    widths = torch.tensor(float(bits)), torch.tensor(1.0)
+    width = module.with_sign_bit(
+        module.sum_bit_width(widths, terms), (widths[0], signed), (widths[1], True)
+    ).item()
+    assert -(2 ** (width - 1)) <= terms * min(products)
+    assert terms * max(products) <= 2 ** (width - 1) - 1
+    if not signed and not two_complement:
+        assert terms * max(products) > 2 ** (width - 2) - 1  # one bit less is too few
+
+
+def test_no_bit_for_the_sign_where_it_has_one():
+    eight, one = torch.tensor(8.0), torch.tensor(1.0)
+    for factors in ((), ((one, False),), ((eight, True), (one, False)), ((eight, True),)):
+        assert module.with_sign_bit(eight, *factors) is eight
+
+
+def test_bits_that_the_host_cannot_read():
+    def widths(one: torch.Tensor) -> torch.Tensor:
+        return module.with_sign_bit(torch.tensor(8.0), (torch.tensor(4.0), True), (one, True))
+
+    batch = torch.tensor([1.0, 2.0])
+    assert torch.vmap(widths)(batch).tolist() == [9.0, 8.0]
+    compiled = torch.compile(widths, fullgraph=True, backend="aot_eager")
+    assert [compiled(one).item() for one in batch] == [9.0, 8.0]
+    torch._dynamo.reset()

@@ -147,3 +147,45 @@ def test_options_of_torch_functions_give_plain_tensors():
     x, _ = make((4,), 0.1)
     assert type(torch.add(x, x, alpha=2)) is torch.Tensor
     assert type(torch.div(x, x + 100.0, rounding_mode="floor")) is torch.Tensor
+
+
+def make_signs(shape, seed=0, scale=0.05):
+    """A binary tensor, -1 and 1 in one bit, and its integers in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    integers = 2.0 * torch.randint(0, 2, shape, generator=generator).double() - 1
+    return IntQuantTensor((integers * scale).float(), scale, 0.0, 1, True, False), integers
+
+
+@given(seeds, bits, flags)
+def test_binary_operands(seed, b, signed):
+    x, i = make_signs((3, 30), seed)
+    y, j = make_signs((3, 30), seed + 1)
+    z, k = make((3, 30), 0.05, 0.0, b, signed, seed=seed, narrow=signed)
+    results = {
+        "sum": (x + y, i + j),
+        "difference": (x - y, i - j),
+        "negative": (-x, -i),
+        "product": (x * y, i * j),
+        "product with an integer": (x * z, i * k),
+        "sum with an integer": (x + z, i + k),
+        "absolute": (abs(x), i.abs()),
+        "matrix product": (x @ y.transpose(0, 1), i @ j.T),
+        "matrix product with an integer": (z @ y.transpose(0, 1), k @ j.T),
+        "concatenation": (torch.cat([x, y]), torch.cat([i, j])),
+    }
+    # The bits of a signed and an unsigned integer leave out their largest sums, at any width.
+    if not signed and k.max() == 2**b - 1:
+        del results["sum with an integer"]
+    for name, (result, integers) in results.items():
+        assert type(result) is IntQuantTensor and result.is_valid, name
+        assert torch.equal(result.int().double(), integers), name
+
+
+def test_binary_worst_cases():
+    for inner in range(1, 20):
+        x = IntQuantTensor(torch.ones(1, inner), 1.0, 0.0, 1, True, False)
+        for rows in (x, -x):
+            assert (rows @ x.transpose(0, 1)).is_valid
+    ones = IntQuantTensor(torch.ones(1, 1), 1.0, 0.0, 1, True, False)
+    assert (ones + ones).is_valid and (ones + ones).bit_width == 3
+    assert abs(ones).bit_width == 1 and not abs(ones).signed

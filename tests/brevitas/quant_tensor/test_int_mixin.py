@@ -94,3 +94,40 @@ def test_checks_in_eval_and_training():
     assert training.check_zero_points_same(y) is True
     with pytest.raises(RuntimeError, match="Bit widths"):
         training.check_bit_width_same(y)
+
+
+def signs(*integers: int, **changed: object) -> IntQuantTensor:
+    """A signed tensor of one bit."""
+    fields = {"scale": 0.25, "zero_point": 0.0, "bit_width": 1, "signed": True, "training": False}
+    return IntQuantTensor(torch.tensor(integers) * 0.25, **{**fields, **changed})
+
+
+@pytest.mark.parametrize("integers", [(-1, 1), (1, 1), (-1, -1), (-1, 0), (0, 0), ()])
+def test_one_signed_bit_holds_two_values(integers):
+    x = signs(*integers)
+    assert x.is_valid is True
+    assert x.int().tolist() == list(integers) and x.int().dtype is torch.int8
+
+
+@pytest.mark.parametrize("integers", [(-1, 0, 1), (0, 1), (-2, 1), (3,)])
+def test_one_signed_bit_holds_no_third_value(integers):
+    x = signs(*integers)
+    assert x.is_valid is False
+    with pytest.raises(RuntimeError, match="accepted -1 to 0, or -1 and 1 alone"):
+        x.int()
+
+
+def test_other_widths_have_no_second_range():
+    assert signs(-1, 1, bit_width=2).is_valid and not signs(-3, 3, bit_width=2).is_valid
+    assert not signs(-1, 1, signed=False).is_valid
+    with pytest.raises(RuntimeError, match=r"accepted -2 to 1 \(signed, bit width 2\)"):
+        signs(-3, 1, bit_width=2).int()
+
+
+def test_one_signed_bit_in_a_traced_graph():
+    compiled = torch.compile(lambda x: x.int(), fullgraph=True, backend="aot_eager")
+    assert compiled(signs(-1, 1)).tolist() == [-1, 1]
+    assert compiled(signs(-1, 0)).tolist() == [-1, 0]
+    with pytest.raises(RuntimeError, match="not valid"):
+        compiled(signs(-1, 0, 1))
+    torch._dynamo.reset()

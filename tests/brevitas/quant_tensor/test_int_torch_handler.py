@@ -68,3 +68,37 @@ def test_registry_and_factory():
     y = module.create_int_quant_tensor(x.value, x.scale, x.bit_width, x.zero_point, True, False)
     assert torch.equal(y.int(), x.int())
     assert type(module.quant_layer(F.linear, x, x.unsqueeze(0), None)) is IntQuantTensor
+
+
+BINARY = IntQuantTensor(
+    torch.tensor([[-0.5, 0.5], [0.5, 0.5]]).expand(1, 1, 2, 2), 0.5, 0.0, 1, True, False
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "bits"),
+    [
+        (F.relu, 2),
+        (torch.relu, 2),
+        (lambda x: x.relu(), 2),
+        (lambda x: F.hardtanh(x, 0.0, 1.0), 2),
+        (lambda x: F.pad(x, (1, 1)), 2),
+        (lambda x: F.max_pool2d(x, 2), 1),
+        (lambda x: x.flatten(), 1),
+        (lambda x: F.avg_pool2d(x, 2), 4),
+        (lambda x: F.avg_pool2d(x, 2, padding=1), 4),
+        (lambda x: F.adaptive_avg_pool2d(x, 1), 4),
+    ],
+)
+def test_binary_tensors_get_the_bits_they_need(function, bits):
+    y = function(BINARY)
+    assert type(y) is IntQuantTensor and y.bit_width == bits and y.is_valid
+    torch.testing.assert_close(y.int() * y.scale, y.value)
+    ones = BINARY.set(value=torch.full((1, 1, 2, 2), 0.5))
+    for extreme in (ones, -ones):
+        assert function(extreme).is_valid
+
+
+def test_other_widths_keep_their_bits_through_a_relu():
+    x, _ = make((3, 4), 0.05, 0.0, 4)
+    assert F.relu(x).bit_width is x.bit_width

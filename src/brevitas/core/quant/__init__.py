@@ -1,17 +1,22 @@
 """Tensor quantizers: ``x -> (value, scale, zero_point, bit_width)``. Layer: core (L3)."""
 
+from brevitas.core.quant.binary import BinaryQuant, ClampedBinaryQuant
 from brevitas.core.quant.int import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
     RescalingIntQuant,
 )
 from brevitas.core.quant.int_base import IntQuant
+from brevitas.core.quant.ternary import TernaryQuant
 from brevitas.inject.enum import QuantType
 
 __all__ = [
+    "BinaryQuant",
+    "ClampedBinaryQuant",
     "IntQuant",
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "QuantType",
     "RescalingIntQuant",
+    "TernaryQuant",
 ]

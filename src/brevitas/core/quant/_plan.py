@@ -24,7 +24,13 @@ from brevitas.core.function_wrapper.ops_ste import (
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.ops.fake_quant import FakeQuantPlan
 
-__all__ = ["fake_quant_plan", "is_plain", "rounding_mode_of"]
+__all__ = [
+    "CLAMP_PASSES_GRADIENT",
+    "fake_quant_plan",
+    "is_plain",
+    "may_fuse",
+    "rounding_mode_of",
+]
 
 _ROUNDING: dict[type[nn.Module], str] = {
     RoundSte: "ROUND",
@@ -33,11 +39,12 @@ _ROUNDING: dict[type[nn.Module], str] = {
     RoundToZeroSte: "ROUND_TO_ZERO",
     DPURoundSte: "DPU",
 }
-_CLAMP_PASSES_GRADIENT: dict[type[nn.Module], bool] = {TensorClamp: False, TensorClampSte: True}
+#: Clamps of ours: whether clamped elements still pass their gradient to the input.
+CLAMP_PASSES_GRADIENT: dict[type[nn.Module], bool] = {TensorClamp: False, TensorClampSte: True}
 _PLANS: dict[tuple[type, type], FakeQuantPlan] = {
     (rounding_type, clamp_type): FakeQuantPlan(rounding, passes)
     for rounding_type, rounding in _ROUNDING.items()
-    for clamp_type, passes in _CLAMP_PASSES_GRADIENT.items()
+    for clamp_type, passes in CLAMP_PASSES_GRADIENT.items()
 }
 
 
@@ -76,6 +83,22 @@ def _has_global_hooks() -> bool:
     )
 
 
+def may_fuse(delay: nn.Module, *parts: nn.Module) -> bool:
+    """True where the delay is over, and neither it nor another part carries a hook.
+
+    Args:
+        delay: decides between the real and the quantized value.
+        *parts: all others that a fused operation would leave out.
+
+    Example:
+        >>> may_fuse(DelayWrapper(0), TensorClamp()), may_fuse(DelayWrapper(1))
+        (True, False)
+    """
+    if type(delay) is not DelayWrapper or delay.may_delay or _has_global_hooks():
+        return False
+    return all(is_plain(part) for part in (delay, delay.delay_impl, *parts))
+
+
 def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
     """Return the fused plan of an ``IntQuant``, or None where it runs module by module.
 
@@ -94,11 +117,6 @@ def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
     rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
     delay, view = parts["delay_wrapper"], parts["input_view_impl"]
     plan = _PLANS.get((type(rounding), type(clamp)))
-    if plan is None or type(delay) is not DelayWrapper or delay.may_delay:
+    if plan is None or type(view) is not Identity:
         return None
-    if type(view) is not Identity or _has_global_hooks():
-        return None
-    delay_impl = delay.delay_impl
-    if all(is_plain(part) for part in (rounding, clamp, delay, delay_impl, view)):
-        return plan
-    return None
+    return plan if may_fuse(delay, rounding, clamp, view) else None

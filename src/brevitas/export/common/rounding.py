@@ -17,6 +17,7 @@ __all__ = [
     "is_faithful",
     "quantize",
     "round_as",
+    "rounding_remedy",
 ]
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,6 +26,24 @@ ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "CEIL": torch.ceil,
     "ROUND_TO_ZERO": torch.trunc,
 }
+
+
+#: What to change where no format can state a rounding, other than the rounding itself.
+_REMEDIES = {"THRESHOLD": "set threshold=0.5, which rounds to the nearest value"}
+
+
+def rounding_remedy(rounding_mode: str, otherwise: str) -> str:
+    """Say what to do about a rounding that a format cannot state.
+
+    Args:
+        rounding_mode: name as on a proxy, in any case.
+        otherwise: the advice for roundings that a quantizer chooses freely.
+
+    Example:
+        >>> rounding_remedy("THRESHOLD", "round to nearest")
+        'set threshold=0.5, which rounds to the nearest value'
+    """
+    return _REMEDIES.get(rounding_mode.upper(), otherwise)
 
 
 def round_as(rounding_mode: str, name: str) -> Callable[[Tensor], Tensor]:
@@ -42,9 +61,10 @@ def round_as(rounding_mode: str, name: str) -> Callable[[Tensor], Tensor]:
     """
     function = ROUNDING.get(rounding_mode.upper())
     if function is None:
+        remedy = rounding_remedy(rounding_mode, "set float_to_int_impl_type to one of them")
         raise ExportError(
             f"rounding_mode={rounding_mode!r}: an exported graph can state {', '.join(ROUNDING)}; "
-            f"set float_to_int_impl_type to one of them. Layer: {name}"
+            f"{remedy}. Layer: {name}"
         )
     return function
 
@@ -137,6 +157,8 @@ def is_faithful(x: Tensor, value: Tensor, spec: QuantSpec) -> bool:
     # Off by more than a rounding of the product with the scale, be it in half precision.
     allowed = 1e-3 * spec.scale + 8 * torch.finfo(value.dtype).eps * value.abs()
     differs = (value - fake_quantize(x, spec)).abs() > allowed
+    if spec.is_binary:  # a sign has no edge that a runtime computes
+        return not bool(differs.any())
     steps = 2 * widened(x) / spec.scale
     # Half-integers are where any rounding switches; a float quotient is off by a few ulps.
     slack = 1e-3 + 8 * torch.finfo(steps.dtype).eps * steps.abs()

@@ -100,8 +100,11 @@ class QuantSpec:
 
     @property
     def is_binary(self) -> bool:
-        """Whether the two values are -scale and +scale, which leaves no room for a zero."""
-        return self.bits == 1 and self.signed
+        """Whether the two values are -scale and +scale, which leaves no room for a zero.
+
+        Two's complement of one bit, -1 and 0, has the full range.
+        """
+        return self.bits == 1 and self.signed and self.narrow_range
 
     def with_scale(self, scale: Tensor) -> QuantSpec:
         """Return the same quantizer at another scale, as for a bias that takes its input's."""

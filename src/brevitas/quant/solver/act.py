@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brevitas.core.quant import RescalingIntQuant
+from brevitas.core.quant import ClampedBinaryQuant, RescalingIntQuant, TernaryQuant
 from brevitas.core.scaling import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -35,6 +35,15 @@ _SCALING: dict[ScalingImplType, type[nn.Module]] = {
     ScalingImplType.AFFINE_STATS: RuntimeStatsScaling,
     ScalingImplType.PARAMETER: ParameterScaling,
     ScalingImplType.PARAMETER_FROM_STATS: ParameterFromRuntimeStatsScaling,
+}
+
+#: A quantizer of type FP quantizes nothing. A binary activation passes no gradient beyond its
+#: range, as the hard tanh that it stands for.
+_TENSOR_QUANT: dict[QuantType, Any] = {
+    QuantType.BINARY: ClampedBinaryQuant,
+    QuantType.TERNARY: TernaryQuant,
+    QuantType.INT: RescalingIntQuant,
+    QuantType.FP: None,
 }
 
 
@@ -154,8 +163,7 @@ class SolveActTensorQuant(SolveIntQuant):
 
     @value
     def tensor_quant(quant_type: Any = None) -> Any:
-        table: dict[QuantType, Any] = {QuantType.INT: RescalingIntQuant, QuantType.FP: None}
-        return choose(table, quant_type, "quant_type")
+        return choose(_TENSOR_QUANT, quant_type, "quant_type")
 
 
 class ActQuantSolver(

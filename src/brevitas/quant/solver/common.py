@@ -107,6 +107,12 @@ _INT_SCALING: dict[RestrictValueType, type[nn.Module]] = {
     RestrictValueType.INT: IntScaling,
     RestrictValueType.POWER_OF_TWO: PowerOfTwoIntScaling,
 }
+_INT_QUANT: dict[QuantType, Any] = {
+    QuantType.BINARY: None,
+    QuantType.TERNARY: None,
+    QuantType.INT: IntQuant,
+    QuantType.FP: None,
+}
 _STATS: dict[StatsOp, type[nn.Module]] = {
     StatsOp.MAX: AbsMax,
     StatsOp.AVE: AbsAve,
@@ -238,11 +244,10 @@ def _reduces_each_channel(scaling_stats_op: Any, scaling_per_output: Any) -> boo
 
 
 class SolveIntQuant(ExtendedInjector):
-    """``quant_type`` -> ``int_quant``; a quantizer of type FP quantizes nothing."""
+    """``quant_type`` -> ``int_quant``, which only the integer quantizer is built around."""
 
     input_view_impl = Identity
 
     @value
     def int_quant(quant_type: Any = None) -> Any:
-        table: dict[QuantType, Any] = {QuantType.INT: IntQuant, QuantType.FP: None}
-        return choose(table, quant_type, "quant_type")
+        return choose(_INT_QUANT, quant_type, "quant_type")

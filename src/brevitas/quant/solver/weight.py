@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from brevitas.core.quant import RescalingIntQuant
+from brevitas.core.quant import BinaryQuant, RescalingIntQuant, TernaryQuant
 from brevitas.inject import DependencyError, ExtendedInjector, value
 from brevitas.inject.enum import QuantType, ScalingPerOutputType
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
@@ -23,6 +23,15 @@ from brevitas.quant.solver.parameter import (
 )
 
 __all__ = ["WeightQuantSolver"]
+
+#: A quantizer of type FP quantizes nothing. A binary weight learns wherever it is; a clamp that
+#: stops it beyond its range is ``ClampedBinaryQuant``, declared as ``tensor_quant``.
+_TENSOR_QUANT: dict[QuantType, Any] = {
+    QuantType.BINARY: BinaryQuant,
+    QuantType.TERNARY: TernaryQuant,
+    QuantType.INT: RescalingIntQuant,
+    QuantType.FP: None,
+}
 
 
 class SolveWeightShape(ExtendedInjector):
@@ -76,8 +85,7 @@ class SolveWeightTensorQuant(SolveIntQuant):
 
     @value
     def tensor_quant(quant_type: Any = None) -> Any:
-        table: dict[QuantType, Any] = {QuantType.INT: RescalingIntQuant, QuantType.FP: None}
-        return choose(table, quant_type, "quant_type")
+        return choose(_TENSOR_QUANT, quant_type, "quant_type")
 
 
 class WeightQuantSolver(

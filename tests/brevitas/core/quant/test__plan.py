@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from brevitas.core.function_wrapper import (
     CeilSte,
@@ -22,7 +23,8 @@ from brevitas.core.function_wrapper import (
     TensorClampSte,
 )
 from brevitas.core.quant import IntQuant
-from brevitas.core.quant._plan import fake_quant_plan, is_plain, rounding_mode_of
+from brevitas.core.quant._plan import fake_quant_plan, is_plain, may_fuse, rounding_mode_of
+from brevitas.core.quant.delay import DelayWrapper
 from brevitas.ops.fake_quant import FakeQuantPlan
 
 ROUNDINGS = {
@@ -144,3 +146,17 @@ def test_views_and_delays_run_module_by_module() -> None:
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_fuse(copied: Callable[[nn.Module], nn.Module]) -> None:
     assert fake_quant_plan(copied(_int_quant())) == FakeQuantPlan()
+
+
+def test_what_keeps_a_quantizer_from_fusing() -> None:
+    part, delay = TensorClamp(), DelayWrapper(0)
+    assert may_fuse(delay, part)
+    assert not may_fuse(DelayWrapper(1), part) and not may_fuse(nn.Identity(), part)
+    handle = register_module_forward_hook(lambda *arguments: None)
+    assert not may_fuse(delay, part)
+    handle.remove()
+    assert may_fuse(delay, part)
+    for hooked in (delay, delay.delay_impl, part):
+        handle = hooked.register_forward_hook(lambda *arguments: None)
+        assert not may_fuse(delay, part)
+        handle.remove()

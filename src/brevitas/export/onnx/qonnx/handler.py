@@ -33,15 +33,26 @@ __all__ = [
 ]
 
 
+def _stated(spec: QuantSpec) -> QuantSpec:
+    """Return a spec that a node can state, or raise ExportError."""
+    if spec.bits == 1 and spec.signed and not spec.is_binary:
+        raise ExportError(
+            "bit_width=1: QONNX reads a signed integer of one bit as -1 and 1, not as -1 and 0; "
+            "use bit_width=2, signed=False for 0 and 1, or quant_type=QuantType.BINARY for -1 "
+            f"and 1. Layer: {spec.name}"
+        )
+    return spec
+
+
 class QONNXActHandler(ActHandler):
     """An activation as one ``Quant`` or ``BipolarQuant`` node."""
 
     handled_layer = ActQuantProxyFromInjector
 
     def plan(self, spec: QuantSpec) -> QuantSpec:
-        """Accept any integer spec whose rounding QONNX can state."""
+        """Accept an integer spec whose rounding QONNX can state."""
         round_as(spec.rounding_mode, spec.name)
-        return spec
+        return _stated(spec)
 
     def node(self, x: Tensor, plan: QuantSpec) -> Tensor:
         """Write the node."""
@@ -54,9 +65,9 @@ class QONNXDynamicActHandler(DynamicActHandler):
     handled_layer = DynamicActQuantProxyFromInjector
 
     def plan(self, spec: QuantSpec) -> QuantSpec:
-        """Accept any integer spec whose rounding QONNX can state."""
+        """Accept an integer spec whose rounding QONNX can state."""
         round_as(spec.rounding_mode, spec.name)
-        return spec
+        return _stated(spec)
 
     def dynamic_node(self, x: Tensor, spec: QuantSpec, plan: QuantSpec) -> Tensor:
         """Write the node."""
@@ -69,8 +80,8 @@ class QONNXWeightHandler(ConstantHandler):
     handled_layer = WeightQuantProxyFromInjector
 
     def plan(self, spec: QuantSpec) -> QuantSpec:
-        """Accept any integer spec."""
-        return spec
+        """Accept any integer spec, whatever its rounding."""
+        return _stated(spec)
 
     def constant(
         self, x: Tensor, value: Tensor, plan: QuantSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import ROUNDING
+from brevitas.export.common.rounding import ROUNDING, rounding_remedy
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.standard.function import (
@@ -125,14 +125,15 @@ def store(spec: QuantSpec, opset: int) -> Storage:
     """
     if spec.is_binary:
         raise ExportError(
-            f"bit_width=1: QuantizeLinear cannot leave out the zero between -1 and 1; {_REMEDY}. "
-            f"Layer: {spec.name}"
+            "bit_width=1: QuantizeLinear cannot leave out the zero between -1 and 1; use "
+            f"export_qonnx, which writes a BipolarQuant node. Layer: {spec.name}"
         )
     if spec.rounding_mode.upper() != "ROUND":
         in_qonnx = spec.rounding_mode.upper() in ROUNDING
+        remedy = rounding_remedy(spec.rounding_mode, "set float_to_int_impl_type to ROUND")
         raise ExportError(
             f"rounding_mode={spec.rounding_mode!r}: QuantizeLinear rounds to nearest, half to "
-            "even; set float_to_int_impl_type to ROUND"
+            f"even; {remedy}"
             f"{', or use export_qonnx, which can state it' if in_qonnx else ''}. "
             f"Layer: {spec.name}"
         )
