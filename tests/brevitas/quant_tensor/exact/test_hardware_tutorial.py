@@ -176,7 +176,7 @@ def test_the_open_cell_is_rescale():
     with pytest.raises(RuntimeError, match="Scaling factors are different"):
         int_tensor_1 + other
     transformed = exact.rescale(other, scale)
-    # (q - 3.5) * 0.5 / 0.2 + 3.5 for q = 8, 10, 12, 14, halves to even.
+    # (q - 3.5) * 0.5 / 0.2 + 3.5 for q = 8, 10, 12, 14: 14.75, ...
     assert quant_tensor(other).tolist() == [8, 10, 12, 14]
     assert transformed.int().tolist() == [15, 20, 25, 30]
     total = exact.add(int_tensor_1, transformed)
