@@ -17,7 +17,7 @@ from torch import Tensor
 
 from brevitas.function.ops import binary_sign
 from brevitas.ops.autograd_ste_ops import binary_sign_ste_impl
-from brevitas.ops.fake_quant import _batch_first, _is_expandable, _needs_autograd, _reduce
+from brevitas.ops.fake_quant import _batch_first, _is_expandable, _reduce, needs_autograd
 from brevitas.utils.torch_utils import widened
 
 __all__ = ["SignPlan", "sign_quant", "to_sign"]
@@ -149,6 +149,6 @@ def sign_quant(x: Tensor, scale: Tensor, plan: SignPlan) -> Tensor:
     Li et al., "Ternary Weight Networks", 2016 (threshold).
     """
     x = x if x.is_floating_point() else x.to(scale.dtype)
-    if not _needs_autograd((x, scale)):
+    if not needs_autograd((x, scale)):
         return _SignQuantFn.forward(x, scale, plan)
     return _SignQuantFn.apply(x, scale, plan)

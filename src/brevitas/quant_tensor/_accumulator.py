@@ -38,7 +38,7 @@ def _is_number(bit_width: Tensor) -> bool:
     return is_readable(bit_width) and bit_width.numel() == 1 and not is_transformed
 
 
-def _is_constant(bit_width: Tensor) -> bool:
+def is_constant(bit_width: Tensor) -> bool:
     """Whether the host can compute with a bit width: a number that is not learned."""
     return not bit_width.requires_grad and _is_number(bit_width)
 
@@ -61,7 +61,7 @@ def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
         >>> sum_bit_width((torch.tensor(2.), torch.tensor(2.)), 5)
         tensor(6.)
     """
-    if all(_is_constant(bit_width) for bit_width in bit_widths):
+    if all(is_constant(bit_width) for bit_width in bit_widths):
         # The same formula on the host, exact, without a chain of 0-d tensors.
         most = prod(2 ** bit_width.item() - 1 for bit_width in bit_widths)
         bits = float(ceil(log2(terms * most + 1)))
