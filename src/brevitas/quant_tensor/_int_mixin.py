@@ -30,11 +30,10 @@ TOLERANCE: dict[torch.dtype, float] = {
 # Devices without float64 arithmetic.
 _SINGLE_PRECISION_DEVICES = ("mps",)
 
-_NOT_VALID = "IntQuantTensor not valid."
-
 _SHARE_QUANTIZER = (
     "Requantize both operands with one shared quantizer, or use `.value` to go on in float."
 )
+_NOT_VALID = "IntQuantTensor not valid."
 
 
 def integer_dtype(bit_width: builtins.float, signed: bool) -> torch.dtype:
