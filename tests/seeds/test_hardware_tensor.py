@@ -135,6 +135,9 @@ def test_s4_09_integers_before_rounding(int_tensors: dict[str, IntQuantTensor], 
     assert_integers(manual_int_tensor, "S4-07", name)
     by_hand = int_tensor.value / int_tensor.scale + int_tensor.zero_point
     assert torch.equal(int_tensor._pre_round_int_value, by_hand)
+    # Nothing is rounded yet.
+    halves = int_tensor.set(zero_point=int_tensor.zero_point + 0.5)
+    assert torch.equal(halves._pre_round_int_value, by_hand + 0.5)
 
 
 @pytest.mark.parametrize("name", ["1d", "2d", "3d"])
