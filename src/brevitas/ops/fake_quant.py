@@ -265,12 +265,12 @@ def fake_quant(
     """
     x = x if x.is_floating_point() else x.to(scale.dtype)
     operands = (x, scale, zero_point, lower, upper)
-    if not _needs_autograd(operands):
+    if not needs_autograd(operands):
         return _FakeQuantFn.forward(*operands, plan)
     return _FakeQuantFn.apply(*operands, plan)
 
 
-def _needs_autograd(operands: tuple[Any, ...]) -> bool:
+def needs_autograd(operands: tuple[Any, ...]) -> bool:
     """True where a gradient may be asked for, forward or backward, or a transform looks on."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True

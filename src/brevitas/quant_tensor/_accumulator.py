@@ -31,7 +31,7 @@ def argument(
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def _is_constant(bit_width: Tensor) -> bool:
+def is_constant(bit_width: Tensor) -> bool:
     """Whether the host can compute with a bit width: not learned, on the host, not traced."""
     return not bit_width.requires_grad and bit_width.numel() == 1 and is_readable(bit_width)
 
@@ -53,7 +53,7 @@ def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
         >>> sum_bit_width((torch.tensor(2.), torch.tensor(2.)), 5)
         tensor(6.)
     """
-    if all(_is_constant(bit_width) for bit_width in bit_widths):
+    if all(is_constant(bit_width) for bit_width in bit_widths):
         # The same formula on the host, exact, without a chain of 0-d tensors.
         most = prod(2 ** bit_width.item() - 1 for bit_width in bit_widths)
         bits = float(ceil(log2(terms * most + 1)))

@@ -5,6 +5,8 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -109,3 +111,21 @@ def require_zero(tensor: Tensor, headline: str, remedy: str, in_step: bool) -> N
         zero = known_zero(tensor.cpu())
     if not zero:
         raise RuntimeError(f"{headline}: {_shown(tensor)}. {remedy}")
+
+
+def require(holds: Tensor | bool, headline: str, explain: Callable[[], str], in_step: bool) -> None:
+    """Raise unless a condition holds; see `require_equal` for where it is checked.
+
+    Args:
+        holds: Bool, 0-d if a tensor.
+        headline: Start of the message, and the whole of it on the device.
+        explain: Gives the rest of the message, from values that may be read.
+        in_step: Whether this runs inside a training step.
+
+    Raises:
+        RuntimeError: It does not hold.
+    """
+    if isinstance(holds, Tensor) and (is_traced() or (in_step and not is_readable(holds))):
+        assert_on_device(holds, headline)
+    elif not holds:
+        raise RuntimeError(f"{headline}: {explain()}")

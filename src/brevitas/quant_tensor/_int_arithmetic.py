@@ -23,11 +23,12 @@ from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
 _SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.value`."
 
 
-def _in_step(*operands: Any) -> bool:
+def in_step(*operands: Any) -> bool:
+    """Whether any operand is in training."""
     return any(operand.training for operand in operands)
 
 
-def _has_zero_point(*operands: Any) -> bool | None:
+def has_zero_point(*operands: Any) -> bool | None:
     """False if no operand has a zero point by construction, else not known."""
     return False if all(x._has_zero_point is False for x in operands) else None
 
@@ -36,7 +37,7 @@ def _shared_scale(first: Any, second: Any) -> Tensor:
     """The scale of both; their mean in training, where a shared one is still being learned."""
     if first.scale is second.scale:
         return first.scale
-    if _in_step(first, second):
+    if in_step(first, second):
         return (first.scale + second.scale) / 2
     first.check_scaling_factors_same(second)
     return first.scale if first.scale.dim() >= second.scale.dim() else second.scale
@@ -79,8 +80,8 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         zero_point=first.zero_point + second.zero_point,
         bit_width=torch.maximum(first.bit_width, second.bit_width) + 1,
         signed=first.signed or second.signed,
-        training=_in_step(first, second),
-        has_zero_point=_has_zero_point(first, second),
+        training=in_step(first, second),
+        has_zero_point=has_zero_point(first, second),
     )
 
 
@@ -105,7 +106,7 @@ def negate(x: Any, *, out: None = None) -> Any:
     bit_width = x.bit_width if x.signed else x.bit_width + 1
     value = torch.neg(x.value, out=out)
     return x._from_fields(
-        value, x.scale, -x.zero_point, bit_width, True, x.training, _has_zero_point(x)
+        value, x.scale, -x.zero_point, bit_width, True, x.training, has_zero_point(x)
     )
 
 
@@ -129,7 +130,7 @@ def _require_no_zero_point(operation: str, *operands: Any) -> None:
     headline = f"Zero-points of {operation} operands are non-zero, not supported"
     for x in operands:
         if x._has_zero_point is not False:
-            require_zero(x.zero_point, headline, _SUBTRACT_ZERO_POINT, _in_step(*operands))
+            require_zero(x.zero_point, headline, _SUBTRACT_ZERO_POINT, in_step(*operands))
 
 
 def multiply(first: Any, second: Any, *, out: None = None) -> Any:
@@ -156,8 +157,8 @@ def multiply(first: Any, second: Any, *, out: None = None) -> Any:
         zero_point=first.zero_point * second.zero_point,
         bit_width=first.bit_width + second.bit_width,
         signed=first.signed or second.signed,
-        training=_in_step(first, second),
-        has_zero_point=_has_zero_point(first, second),
+        training=in_step(first, second),
+        has_zero_point=has_zero_point(first, second),
     )
 
 
@@ -192,18 +193,27 @@ def divide(first: Any, second: Any, *, rounding_mode: str | None = None, out: No
         zero_point=first.zero_point * second.zero_point,
         bit_width=first.bit_width + second.bit_width,
         signed=first.signed or second.signed,
-        training=_in_step(first, second),
-        has_zero_point=_has_zero_point(first, second),
+        training=in_step(first, second),
+        has_zero_point=has_zero_point(first, second),
     )
 
 
-def _concatenated_scale(tensors: Sequence[Any], dim: int) -> Tensor | None:
-    """Scales side by side where they run along `dim` in every operand, else None."""
+def reverse_divide(first: Any, second: Any) -> Any:
+    """`second / first`."""
+    return divide(second, first)
+
+
+def concatenated_field(tensors: Sequence[Any], name: str, dim: int) -> Tensor | None:
+    """A field side by side where it runs along `dim` in every operand, else None."""
     ranks = {x.value.dim() for x in tensors}
-    along = [x.scale.dim() in ranks and x.scale.size(dim) == x.value.size(dim) > 1 for x in tensors]
+    fields = [getattr(x, name) for x in tensors]
+    along = [
+        field.dim() in ranks and field.size(dim) == x.value.size(dim) > 1
+        for x, field in zip(tensors, fields, strict=True)
+    ]
     if len(ranks) != 1 or not all(along):
         return None
-    return torch.cat([x.scale for x in tensors], dim=dim)
+    return torch.cat(fields, dim=dim)
 
 
 def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> Any:
@@ -228,14 +238,14 @@ def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> An
     if not all(is_affine_int(x) for x in tensors):
         return value
     first = tensors[0]
-    scale = _concatenated_scale(tensors, dim)
+    scale = concatenated_field(tensors, "scale", dim)
     for x in tensors[1:]:
         if scale is None:
             first.check_scaling_factors_same(x)
         first.check_zero_points_same(x)
         first.check_bit_width_same(x)
         first.check_sign_same(x)
-    training = _in_step(*tensors)
+    training = in_step(*tensors)
     zero_point = first.zero_point
     if training:
         scale = _mean([x.scale for x in tensors]) if scale is None else scale
@@ -247,7 +257,7 @@ def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> An
         bit_width=first.bit_width,
         signed=first.signed,
         training=training,
-        has_zero_point=_has_zero_point(*tensors),
+        has_zero_point=has_zero_point(*tensors),
     )
 
 
@@ -295,6 +305,11 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
         zero_point=zero_point,
         bit_width=sum_bit_width((first.bit_width, second_bits), left.shape[-1]),
         signed=first.signed or second.signed or not known_no_zero_point(second),
-        training=_in_step(first, second),
-        has_zero_point=_has_zero_point(first, second),
+        training=in_step(first, second),
+        has_zero_point=has_zero_point(first, second),
     )
+
+
+def reverse_matrix_multiply(first: Any, second: Any) -> Any:
+    """`second @ first`."""
+    return matrix_multiply(second, first)

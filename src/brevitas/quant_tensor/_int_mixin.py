@@ -28,7 +28,7 @@ TOLERANCE: dict[torch.dtype, float] = {
     torch.bfloat16: 0.5,
 }
 # Devices without float64 arithmetic.
-_SINGLE_PRECISION_DEVICES = ("mps",)
+SINGLE_PRECISION_DEVICES = ("mps",)
 
 _SHARE_QUANTIZER = (
     "Requantize both operands with one shared quantizer, or use `.value` to go on in float."
@@ -93,7 +93,7 @@ class IntMixin:
         bits that this exceeds the tolerance cannot be told from its neighbours, and passes.
         """
         value = self.value
-        if value.device.type not in _SINGLE_PRECISION_DEVICES:
+        if value.device.type not in SINGLE_PRECISION_DEVICES:
             value = value.double()
         ratio = value / self.scale
         pre_round = ratio + self.zero_point

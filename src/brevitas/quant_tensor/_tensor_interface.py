@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._C import _is_torch_function_mode_enabled
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 _HOMES = (torch, Tensor, operator)
 
@@ -26,8 +28,33 @@ OPERATORS = (
 )
 
 
+class QuantTensorMode(TorchFunctionMode):
+    """A mode with rules of its own for quantized tensors, which their operators ask for, too.
+
+    PyTorch calls a mode for its functions and for the methods of a tensor; the operators of a
+    quantized tensor are no methods of a tensor, and look for the innermost mode of this class.
+    """
+
+    def find_rule(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """The rule of this mode for a torch function of quantized tensors, None for the default."""
+        raise NotImplementedError
+
+
+def _rule_of_mode(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    for mode in reversed(_get_current_function_mode_stack()):
+        if isinstance(mode, QuantTensorMode):
+            return mode.find_rule(function)
+    return None
+
+
 def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_torch_function_mode_enabled():
+            rule = _rule_of_mode(function)
+            if rule is not None:
+                # The rule computes on plain tensors, which no mode has to see.
+                with torch._C.DisableTorchFunction():
+                    return rule(self, *args, **kwargs)
         return self.__torch_function__(function, (), (self, *args), kwargs)
 
     method.__name__ = name

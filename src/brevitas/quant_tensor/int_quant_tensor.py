@@ -5,6 +5,7 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-from brevitas.quant_tensor import _int_arithmetic as arithmetic
 from brevitas.quant_tensor._compare import is_script_traced
 from brevitas.quant_tensor.base_quant_tensor import (
     FieldName,
@@ -27,12 +27,21 @@ from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
 __all__ = ["INT_QUANT_TENSOR_FN_HANDLER", "QUANT_TENSOR_FN_HANDLER", "IntQuantTensor"]
 
 
-def _as_tensor(field: Any, value: Tensor) -> Any:
+def as_field(field: Any, value: Tensor) -> Any:
     """A Python number as a float32 scalar next to `value`; anything else unchanged."""
     if isinstance(field, (int, float)):
         # Filled on the device: a copy from the host would wait for it.
-        return torch.full((), field, dtype=torch.float32, device=value.device)
+        number = _nearest_float32(field)
+        return torch.full((), number, dtype=torch.float32, device=value.device)
     return field
+
+
+def _nearest_float32(number: float) -> float:
+    """A number as float32 holds it: a compiler may put it into float64 arithmetic as it is."""
+    if not math.isfinite(number):
+        return number
+    significand, exponent = math.frexp(number)
+    return math.ldexp(round(significand * 2**24), exponent - 24)
 
 
 def _new(
@@ -49,16 +58,16 @@ def _new(
         raise TypeError(f"IntQuantTensor(value={value!r}): expected a tensor of real values.")
     if isinstance(bit_width, (int, float)) and not (bit_width >= 1 and bit_width == int(bit_width)):
         raise ValueError(f"IntQuantTensor(bit_width={bit_width!r}): expected a whole number >= 1.")
-    scale = _as_tensor(scale, value)
-    zero_point = _as_tensor(zero_point, value)
-    bit_width = _as_tensor(bit_width, value)
+    scale = as_field(scale, value)
+    zero_point = as_field(zero_point, value)
+    bit_width = as_field(bit_width, value)
     if value is not None and not is_script_traced():  # metadata alone has no value
-        _check_fields(value, scale=scale, zero_point=zero_point, bit_width=bit_width)
+        check_fields(value, scale=scale, zero_point=zero_point, bit_width=bit_width)
     tensors = (value, scale, zero_point, bit_width)
     return _build(cls, tensors, bool(signed), bool(training), has_zero_point)
 
 
-def _check_fields(value: Any, **fields: Any) -> None:
+def check_fields(value: Any, **fields: Any) -> None:
     """Refuse fields that do not describe the value."""
     shape = value.shape
     for name, field in fields.items():
@@ -171,7 +180,7 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     @staticmethod
     def cat(tensors: Any, dim: int = 0, out: None = None) -> Any:
         """Concatenate as `torch.cat`; see `brevitas.quant_tensor._int_arithmetic.concatenate`."""
-        return arithmetic.concatenate(tensors, dim, out=out)
+        return torch.cat(list(tensors), dim, out=out)
 
 
 QuantTensor._default_class = IntQuantTensor

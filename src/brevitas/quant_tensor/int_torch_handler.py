@@ -236,24 +236,17 @@ def adaptive_avg_pool2d_handler(input: Any, output_size: Any) -> Any:
 cat_handler = implements_int_qt(torch.cat, torch.concat, torch.concatenate)(arithmetic.concatenate)
 
 
-def _reflected(rule: Handler) -> Handler:
-    def handler(self: Any, other: Any) -> Any:
-        return rule(other, self)
-
-    return handler
-
-
 _ARITHMETIC: tuple[tuple[Handler, tuple[str, ...]], ...] = (
     (arithmetic.add, ("add", "__add__", "__radd__")),
     (arithmetic.subtract, ("sub", "subtract", "__sub__")),
     (arithmetic.multiply, ("mul", "multiply", "__mul__", "__rmul__")),
     (arithmetic.divide, ("div", "divide", "true_divide", "__truediv__")),
-    (_reflected(arithmetic.subtract), ("rsub", "__rsub__")),
-    (_reflected(arithmetic.divide), ("__rtruediv__",)),
+    (arithmetic.reverse_subtract, ("rsub", "__rsub__")),
+    (arithmetic.reverse_divide, ("__rtruediv__",)),
     (arithmetic.negate, ("neg", "negative", "__neg__")),
     (arithmetic.absolute, ("abs", "absolute", "__abs__")),
     (arithmetic.matrix_multiply, ("matmul", "mm", "bmm", "__matmul__")),
-    (_reflected(arithmetic.matrix_multiply), ("__rmatmul__",)),
+    (arithmetic.reverse_matrix_multiply, ("__rmatmul__",)),
 )
 for _rule, _names in _ARITHMETIC:
     implements_int_qt(*tensor_functions(*_names))(_rule)

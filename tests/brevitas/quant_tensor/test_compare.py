@@ -43,3 +43,22 @@ def test_a_compiled_graph_asserts_what_eager_code_checks():
     assert compiled(torch.tensor(1.0), torch.tensor(1.0)) == 2
     with pytest.raises(RuntimeError, match="Scales differ"):
         compiled(torch.tensor(1.0), torch.tensor(2.0))
+
+
+def test_required_conditions():
+    compare.require(True, "Too large", lambda: "found 3.", in_step=False)
+    compare.require(torch.tensor(True), "Too large", lambda: "found 3.", in_step=True)
+    for holds in (False, torch.tensor(False)):
+        with pytest.raises(RuntimeError, match=r"^Too large: found 3.$"):
+            compare.require(holds, "Too large", lambda: "found 3.", in_step=True)
+
+
+def test_a_compiled_graph_asserts_what_is_required():
+    def check(x):
+        compare.require((x < 3).all(), "Too large", lambda: f"found {x}.", in_step=False)
+        return x + 1
+
+    compiled = torch.compile(check, backend="eager", fullgraph=True)
+    assert compiled(torch.tensor(1.0)) == 2
+    with pytest.raises(RuntimeError, match="^Too large"):
+        compiled(torch.tensor(3.0))

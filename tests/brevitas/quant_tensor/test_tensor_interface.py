@@ -62,3 +62,42 @@ def test_in_place_names():
     assert interface.is_in_place("add_") and not interface.is_in_place("__iadd__")
     assert torch.Tensor.add_ in interface.in_place_functions()
     assert torch.relu_ in interface.in_place_functions()
+
+
+class Doubling(interface.QuantTensorMode):
+    """A mode with a rule for sums, which gives the number of modes that the rule sees."""
+
+    def find_rule(self, function):
+        is_sum = function in interface.tensor_functions("add", "__add__")
+        return (lambda a, b: torch._C._is_torch_function_mode_enabled()) if is_sum else None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class Plain(interface.QuantTensorMode):
+    """A mode without rules."""
+
+    def find_rule(self, function):
+        return None
+
+    __torch_function__ = Doubling.__torch_function__
+
+
+def test_operators_ask_the_innermost_mode_for_its_rule():
+    x, _ = make((3,))
+    total = (x + x).value
+    with Doubling():
+        # The rule computes without modes; functions without a rule keep the default.
+        assert (x + x) is False and x.add(x) is False
+        assert torch.equal((x - x).value, total * 0)
+        with torch.device("cpu"):
+            assert (x + x) is False
+        with Plain():
+            assert torch.equal((x + x).value, total)
+    assert torch.equal((x + x).value, total)
+
+
+def test_a_mode_states_its_rules():
+    with pytest.raises(NotImplementedError):
+        interface.QuantTensorMode().find_rule(torch.add)
