@@ -105,6 +105,15 @@ def test_a_notebook_asserts_its_claims(refresh: ModuleType, name: str) -> None:
     assert sum(isinstance(node, ast.Assert) for node in asserts) >= 10
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_links_to_exists(refresh: ModuleType, name: str) -> None:
+    notebook = refresh.read(FOLDER / name)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert links
+    assert [link for link in links if not (FOLDER / link).exists()] == []
+
+
 def test_there_are_notebooks_and_the_folder_lists_them() -> None:
     listed = re.findall(r"\]\((\w+\.ipynb)\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
     assert sorted(listed) == NOTEBOOKS != []
