@@ -2,6 +2,7 @@
 #
 #   make test        unit tests, doctests and architecture tests
 #   make demo        the digits example: train, quantize, export, run in two runtimes
+#   make notebooks   run the notebooks and store their outputs
 #   make check       what CI checks: linter, type checker, tests
 #   make test-long   the tests too slow for `make test`
 #   make clean       removes the environment and everything built
@@ -24,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DELETE_ON_ERROR:
-.PHONY: check clean demo install lint test test-long
+.PHONY: check clean demo install lint notebooks test test-long
 
 test: $(INSTALLED)
 	$(PYTEST) -n $(WORKERS) $(PYTEST_ARGS)
@@ -34,6 +35,9 @@ test-long: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits.py
+
+notebooks: $(INSTALLED)
+	$(BIN)/python notebooks/refresh.py
 
 check: lint test
 

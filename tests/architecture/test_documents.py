@@ -13,7 +13,7 @@ from architecture.source_tree import PACKAGE, REPOSITORY, SOURCE, expect_none, m
 
 DOCUMENTS = sorted(
     str(path.relative_to(REPOSITORY))
-    for pattern in ("*.md", "examples/*.md", "docs/**/*.md")
+    for pattern in ("*.md", "examples/*.md", "notebooks/*.md", "docs/**/*.md")
     for path in REPOSITORY.glob(pattern)
 )
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -34,6 +34,7 @@ SINGLE_PRECISION_DEVICES = ("mps",)
 _SHARE_QUANTIZER = (
     "Requantize both operands with one shared quantizer, or use `.value` to go on in float."
 )
+_NOT_VALID = "IntQuantTensor not valid."
 
 
 def integer_dtype(bit_width: builtins.float, signed: bool) -> torch.dtype:
@@ -150,7 +151,7 @@ class IntMixin:
         except RuntimeError as error:
             raise RuntimeError(self._invalid_message()) from error
         if is_traced():
-            assert_on_device(valid, "IntQuantTensor not valid.")
+            assert_on_device(valid, _NOT_VALID)
             dtype = torch.int64
         elif valid:
             dtype = integer_dtype(float(self.bit_width.detach().max()), self.signed)
@@ -162,30 +163,32 @@ class IntMixin:
         return rounded.to(dtype)
 
     def _invalid_message(self) -> str:
-        start = "IntQuantTensor not valid. QuantTensor not valid."
+        """The headline on a line of its own, as code that prints the error expects it."""
         remedy = "Requantize the value, or use `_pre_round_int_value` for the unchecked integers."
+        return f"{_NOT_VALID}\n{self._why_invalid()}. {remedy}"
+
+    def _why_invalid(self) -> str:
         try:
             rounded, is_integer = self._exact_int_value()
             low, high = (bound.broadcast_to(rounded.shape) for bound in self._range())
         except RuntimeError:
             return (
-                f"{start} scale {tuple(self.scale.shape)} and zero point "
-                f"{tuple(self.zero_point.shape)} do not broadcast to the value "
-                f"{tuple(self.value.shape)}. {remedy}"
+                f"Scale {tuple(self.scale.shape)} and zero point {tuple(self.zero_point.shape)} "
+                f"do not broadcast to the value {tuple(self.value.shape)}"
             )
         outside = (rounded < low) | (rounded > high)
         if bool(outside.any()):
             kind = "signed" if self.signed else "unsigned"
             binary = ", or -1 and 1 alone" if self._may_be_binary() else ""
             return (
-                f"{start} {int(outside.sum())} of {rounded.numel()} integers are out of range: "
+                f"{int(outside.sum())} of {rounded.numel()} integers are out of range: "
                 f"found {rounded.min():g} to {rounded.max():g}, accepted {low.min():g} to "
-                f"{high.max():g}{binary} ({kind}, bit width {self.bit_width.max():g}). {remedy}"
+                f"{high.max():g}{binary} ({kind}, bit width {self.bit_width.max():g})"
             )
         count = int((~is_integer).sum())
         return (
-            f"{start} {count} of {rounded.numel()} values are no integer multiple of the scale "
-            f"{self.scale.flatten()[:4].tolist()}. {remedy}"
+            f"{count} of {rounded.numel()} values are no integer multiple of the scale "
+            f"{self.scale.flatten()[:4].tolist()}"
         )
 
     def check_scaling_factors_same(self, other: Any) -> bool | None:

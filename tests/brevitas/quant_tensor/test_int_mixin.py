@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 
 import pytest
 import torch
@@ -63,10 +64,11 @@ def test_invalid_tensors_say_why(change, message):
     x, _ = make((50,), 0.05)
     y = x.set(**change)
     assert y.is_valid is False
-    with pytest.raises(RuntimeError, match=r"^IntQuantTensor not valid\. .*" + message) as caught:
+    with pytest.raises(RuntimeError) as caught:
         y.int()
-    assert "QuantTensor not valid." in str(caught.value)
-    assert "Requantize the value" in str(caught.value)
+    headline, details = str(caught.value).splitlines()
+    assert headline == "IntQuantTensor not valid."
+    assert re.search(message + r".*\. Requantize the value", details)
 
 
 def test_zero_points_of_tutorial():
