@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from brevitas import config
 from brevitas.core.function_wrapper import InplaceTensorClampSte, TensorClamp
 from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant, TernaryQuant
 from brevitas.inject.enum import (
@@ -293,3 +294,21 @@ def test_state_dict_keys(row: Row) -> None:
         assert keys == []
     else:
         assert keys == ["scaling_impl.value"]
+
+
+@pytest.mark.parametrize("name", ["binary-weight", "clamped-weight", "ternary-weight-per-channel"])
+def test_compiled_quantizers_equal_eager_ones(name: str) -> None:
+    row = next(row for row in ROWS if row.name == name)
+    weight = torch.linspace(-1.0, 2.0, row.data().numel()).reshape(row.data().shape)
+    results = []
+    for compiled in (False, True):
+        tensor_quant, x = row.build(), row.data().requires_grad_()
+        with config.overrides(JIT_ENABLED=compiled):
+            value = run(tensor_quant, x)[0]
+            (value * weight).sum().backward()
+        results.append((value, x.grad, *(p.grad for p in tensor_quant.parameters())))
+    eager, others = results
+    assert torch.equal(eager[0], others[0])
+    for gradient, other in zip(eager[1:], others[1:], strict=True):
+        # A scale's gradient is a sum over as many elements, in another order.
+        torch.testing.assert_close(other, gradient, rtol=1e-5, atol=1e-6 * weight.numel())

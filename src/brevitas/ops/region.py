@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from brevitas._compat import mark_open_size
 from brevitas.ops.layout import Layout, channel_size
 
-__all__ = ["Region", "can_run_region"]
+__all__ = ["Program", "Region", "can_run_region"]
 
 # Names of the dimensions of each layout's view, by which the compiler knows equal sizes.
 _DIMENSIONS: dict[str, tuple[str, ...]] = {

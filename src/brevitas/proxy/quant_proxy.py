@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from brevitas import config
 from brevitas.common import ExportMixin
 from brevitas.core.quant._plan import rounding_mode_of
-from brevitas.core.quant.int import runs_fused
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
@@ -81,7 +80,8 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     @property
     def is_proxy_compiled(self) -> bool:
         """True where the quantizer runs as a compiled region in plain eager execution."""
-        return config.JIT_ENABLED and runs_fused(self._tensor_quant_impl())
+        # A quantizer of a user's own does not say how it runs.
+        return config.JIT_ENABLED and getattr(self._tensor_quant_impl(), "is_fused", False)
 
     @property
     def is_signed(self) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
 from brevitas.ops.layout import layout_of
-from brevitas.ops.region import Region
+from brevitas.ops.region import Program, Region
 
 __all__ = [
     "bounds",
@@ -24,7 +25,7 @@ __all__ = [
     "value_in_region",
 ]
 
-_VALUE_REGIONS: dict[tuple[FakeQuantPlan, bool, bool], Region] = {}
+_VALUE_REGIONS: dict[Hashable, Region] = {}
 
 
 def number_of(buffer: nn.Module | None) -> float | None:
@@ -68,7 +69,7 @@ def bounds(int_quant: Any, bit_width_impl: nn.Module, bit_width: Tensor) -> tupl
     return int_quant.min_int(bit_width), int_quant.max_int(bit_width)
 
 
-def quantize_program(plan: FakeQuantPlan, signed: bool, narrow_range: bool) -> Any:
+def quantize_program(plan: FakeQuantPlan, signed: bool, narrow_range: bool) -> Program:
     """The fused operation as a program of a region, see ``brevitas.ops.region``."""
 
     def program(
@@ -81,29 +82,20 @@ def quantize_program(plan: FakeQuantPlan, signed: bool, narrow_range: bool) -> A
 
 
 def value_in_region(
-    plan: FakeQuantPlan,
-    int_quant: Any,
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    bit_width: Tensor,
+    key: Hashable, make_program: Callable[[], Program], x: Tensor, *parameters: Tensor | None
 ) -> Tensor | None:
     """Return the quantized value of ``x``, compiled; None where no kernel serves these shapes.
 
     Args:
-        plan: how ``int_quant`` rounds and clamps.
-        int_quant: an ``IntQuant``.
+        key: tells the program from all others.
+        make_program: makes the region's program, which returns the value alone.
         x: a tensor on which a region can run.
-        scale: real value of one integer step.
-        zero_point: integer that stands for zero; None for zero.
-        bit_width: bits of the integers.
+        *parameters: the program's further arguments.
     """
-    shapes = (scale.shape,) if zero_point is None else (scale.shape, zero_point.shape)
-    layout = layout_of(x, *shapes)
+    layout = layout_of(x, *(p.shape for p in parameters if p is not None))
     if layout is None:
         return None
-    key = plan, int_quant.signed, int_quant.narrow_range
     if key not in _VALUE_REGIONS:
-        _VALUE_REGIONS[key] = Region(quantize_program(*key))
-    outputs = _VALUE_REGIONS[key](layout, (), x, scale, zero_point, bit_width)
+        _VALUE_REGIONS[key] = Region(make_program())
+    outputs = _VALUE_REGIONS[key](layout, (), x, *parameters)
     return None if outputs is None else outputs[0]

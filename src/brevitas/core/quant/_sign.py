@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.quant._fused import value_in_region
 from brevitas.core.quant._plan import may_fuse
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.core.quant.int import QuantOutput, _check_parts
 from brevitas.core.utils import StatelessBuffer
+from brevitas.ops.region import Program, can_run_region
 from brevitas.ops.sign_quant import SignPlan, sign_quant
 from brevitas.utils.torch_utils import widened
 
@@ -70,14 +73,32 @@ class SignQuant(nn.Module, ABC):
     def to_int(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return the integers of ``x`` in a float tensor, through the parts."""
 
+    @property
+    def is_fused(self) -> bool:
+        """True where the parts, as they are now, run as one operation."""
+        return self.plan is not None and may_fuse(self.delay_wrapper)
+
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``; the scale is never 0-d."""
         scale = self.scaling_impl(x)
         scale = scale.reshape(1) if scale.dim() == 0 else scale
         plan, x = self.plan, x if x.is_floating_point() else x.to(scale.dtype)
         if plan is not None and may_fuse(self.delay_wrapper):
-            value = sign_quant(x, scale, plan)
+            value = _fused_value(plan, x, scale)
         else:
             quantized = (self.to_int(widened(x), scale) * scale).to(x.dtype)
             value = self.delay_wrapper(x, quantized)
         return value, scale, self.zero_point(), self.bit_width()
+
+
+def _fused_value(plan: SignPlan, x: Tensor, scale: Tensor) -> Tensor:
+    """Take signs in one operation, compiled where asked for."""
+    if config.JIT_ENABLED and can_run_region(x):
+        value = value_in_region(plan, lambda: _program(plan), x, scale)
+        if value is not None:
+            return value
+    return sign_quant(x, scale, plan)
+
+
+def _program(plan: SignPlan) -> Program:
+    return lambda x, scale: (sign_quant(x, scale, plan),)

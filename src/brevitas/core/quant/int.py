@@ -13,6 +13,7 @@ from brevitas.core.quant._fused import (
     constant_bounds,
     is_zero,
     number_of,
+    quantize_program,
     value_in_region,
 )
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
@@ -26,7 +27,6 @@ __all__ = [
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "RescalingIntQuant",
-    "runs_fused",
 ]
 
 QuantOutput = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -36,17 +36,6 @@ def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
     if type(int_quant) is IntQuant and is_plain(int_quant):
         return fake_quant_plan(int_quant)
     return None
-
-
-def runs_fused(tensor_quant: nn.Module | None) -> bool:
-    """True where an integer quantizer, as its parts are now, runs as one operation.
-
-    Example:
-        >>> runs_fused(PrescaledRestrictIntQuant(IntQuant(False, True), BitWidthConst(16)))
-        True
-    """
-    is_ours = isinstance(tensor_quant, (RescalingIntQuant, PrescaledRestrictIntQuant))
-    return is_ours and _plan_of(tensor_quant.int_quant) is not None
 
 
 def _fused_value(
@@ -60,7 +49,9 @@ def _fused_value(
 ) -> Tensor:
     """Quantize in one operation, compiled where asked for; zero point None stands for zero."""
     if config.JIT_ENABLED and can_run_region(x):
-        value = value_in_region(plan, int_quant, x, scale, zero_point, bit_width)
+        key = (plan, int_quant.signed, int_quant.narrow_range)
+        arguments = (x, scale, zero_point, bit_width)
+        value = value_in_region(key, lambda: quantize_program(*key), *arguments)
         if value is not None:
             return value
     # Tracers know the operation by its name in this file.
@@ -142,6 +133,11 @@ class RescalingIntQuant(nn.Module):
         # The attribute's name is a checkpoint key and older than the part's.
         self.msb_clamp_bit_width_impl = bit_width_impl
 
+    @property
+    def is_fused(self) -> bool:
+        """True where the parts, as they are now, run as one operation."""
+        return _plan_of(self.int_quant) is not None
+
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
         parts: dict[str, Any] = self._modules
@@ -187,6 +183,11 @@ class PrescaledRestrictIntQuant(nn.Module):
         self.int_quant = int_quant
         self.msb_clamp_bit_width_impl = bit_width_impl
         self.zero_point = StatelessBuffer(0.0)
+
+    @property
+    def is_fused(self) -> bool:
+        """True where the parts, as they are now, run as one operation."""
+        return _plan_of(self.int_quant) is not None
 
     def _quantize(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> QuantOutput:
         zero_point = self.zero_point()

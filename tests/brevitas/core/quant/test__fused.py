@@ -7,7 +7,13 @@ import torch
 
 from brevitas.core.bit_width import BitWidthConst
 from brevitas.core.quant import _fused
-from brevitas.core.quant._fused import bounds, is_zero, number_of, value_in_region
+from brevitas.core.quant._fused import (
+    bounds,
+    is_zero,
+    number_of,
+    quantize_program,
+    value_in_region,
+)
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
@@ -30,12 +36,14 @@ def test_the_compiled_value_equals_the_fused_operation(scale, zero_point):
     lower, upper = bounds(int_quant, BitWidthConst(4), torch.tensor(4.0))
     assert (lower, upper) == (0.0, 15.0)
     expected = fake_quant(x, scale, zero_point, lower, upper, plan)
-    actual = value_in_region(plan, int_quant, x, scale, zero_point, torch.tensor(4.0))
+    key, bits = (plan, False, False), torch.tensor(4.0)
+    actual = value_in_region(key, lambda: quantize_program(*key), x, scale, zero_point, bits)
     assert torch.equal(actual, expected)
 
 
 def test_shapes_without_a_kernel_are_left_to_the_caller(monkeypatch):
     monkeypatch.setattr(_fused, "_VALUE_REGIONS", {})
     x, scale, bits = torch.randn(2, 3), torch.full((2, 3), 0.5), torch.tensor(4.0)
-    assert value_in_region(FakeQuantPlan(), IntQuant(False, True), x, scale, None, bits) is None
+    key = (FakeQuantPlan(), True, False)
+    assert value_in_region(key, lambda: quantize_program(*key), x, scale, None, bits) is None
     assert not _fused._VALUE_REGIONS
