@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,8 @@ __all__ = [
     "DependencyErrorBase",
     "Version",
     "add_note",
-    "mark_open_size",
     "require",
+    "standalone_compile",
     "torch_version",
 ]
 
@@ -131,19 +132,19 @@ def require(name: str, extra: str) -> ModuleType:
         ) from error
 
 
-def mark_open_size(tensor: Any, dim: int, name: str, smallest: int) -> None:
-    """Let `torch.compile` assume nothing of a size of an example, so that it guards against none.
+def standalone_compile(graph: Any, examples: Sequence[Any]) -> Callable[..., Any]:
+    """Compile a traced graph by TorchInductor, for the sizes that are symbols in it.
 
     Args:
-        tensor: An example that a function is compiled with.
-        dim: A dimension whose size is open.
-        name: Sizes of one name are equal at every call.
-        smallest: The least size of a call.
+        graph: A `torch.fx.GraphModule` of ATen operations.
+        examples: Tensors like those it was traced with.
+
+    Returns:
+        The compiled graph, a function that checks nothing.
     """
-    # Loaded by the first compilation in any case, and too slow to load before.
-    decorators = importlib.import_module("torch._dynamo.decorators")
-    size = tensor.shape[dim]
-    decorators.mark_unbacked(tensor, dim, hint_override=size, shape_id=name, min=smallest)
+    # Loaded by the first compilation, and too slow to load before.
+    inductor = importlib.import_module("torch._inductor")
+    return inductor.standalone_compile(graph, list(examples), dynamic_shapes="from_graph")
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -43,8 +43,9 @@ def test_s4_17_a_sum_of_different_scales_is_an_error() -> None:
     int_tensor_1 = int_tensor(value_1, scale=0.2, zero_point=2.5, bit_width=6)
     int_tensor_2 = int_tensor(value_2, scale=0.5, zero_point=3.5, bit_width=8)
 
-    with pytest.raises(RuntimeError, match="^Scaling factors are different"):
+    with pytest.raises(RuntimeError) as error:
         int_tensor_1 + int_tensor_2
+    assert str(error.value).splitlines()[0] == "Scaling factors are different"
 
 
 def test_s4_18_a_sum_of_equal_scales(operands: tuple[IntQuantTensor, IntQuantTensor]) -> None:

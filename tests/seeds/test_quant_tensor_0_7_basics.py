@@ -76,7 +76,7 @@ def test_s3_02_order_of_arguments() -> None:
     assert layer.groups == 2 and layer.padding_mode == "zeros" and layer.bias is None
     assert layer(torch.randn(1, 2, 5, 5)).shape == (1, 4, 5, 5)
     # A bias in its older place is refused, not taken for something else.
-    with pytest.raises(ValueError, match="padding_mode must be one of .*'False'"):
+    with pytest.raises(TypeError, match="padding_mode=False.*pass both by keyword"):
         QuantConv2d(2, 4, (3, 3), 1, 0, 1, 2, False)
 
 

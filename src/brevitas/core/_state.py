@@ -14,9 +14,9 @@ __all__ = ["PROGRESS", "LearnedValueModule", "save_progress"]
 PROGRESS = "brevitas_collection"
 
 _REMEDY = (
-    "A checkpoint without the learned values of quantizers, such as that of a float model, is "
-    "loaded with `brevitas.config.IGNORE_MISSING_KEYS = True`, or under "
-    "`BREVITAS_IGNORE_MISSING_KEYS=1`."
+    "A checkpoint without the learned values of quantizers, such as that of a float model or of "
+    "one whose activations have seen no data, is loaded with "
+    "`brevitas.config.IGNORE_MISSING_KEYS = True`, or under `BREVITAS_IGNORE_MISSING_KEYS=1`."
 )
 
 

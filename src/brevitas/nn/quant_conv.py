@@ -46,6 +46,11 @@ def _init(
 ) -> None:
     """Initialise the float convolution first, so that a seed gives its weights; then quantizers."""
     padding = take_padding_type(kwargs, padding)
+    if isinstance(padding_mode, bool):
+        raise TypeError(
+            f"padding_mode={padding_mode!r}: expected a string such as 'zeros'. In earlier releases "
+            "the eighth positional argument was bias: pass both by keyword."
+        )
     strides = (stride,) if isinstance(stride, int) else tuple(stride)
     # PyTorch refuses padding="same" with a stride; it is computed in the forward pass instead.
     same_strided = padding == "same" and any(step > 1 for step in strides)

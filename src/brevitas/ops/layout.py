@@ -37,9 +37,9 @@ class Layout(NamedTuple):
     shape: torch.Size
 
     def flatten(self, x: Tensor) -> Tensor:
-        """View a tensor of the layout's shape, copying only where its memory has gaps."""
+        """View a tensor of the layout's shape, contiguous: a copy where its memory has gaps."""
         x = x if self.order is None else x.permute(self.order)
-        return x.reshape(self.size)
+        return x.reshape(self.size).contiguous()
 
     def restore(self, flat: Tensor) -> Tensor:
         """Bring the view of a tensor back into the layout's shape."""
@@ -48,9 +48,17 @@ class Layout(NamedTuple):
         permuted = flat.view([self.shape[dim] for dim in self.order])
         return permuted.permute(*_inverse(self.order))
 
+    def restore_owned(self, flat: Tensor) -> Tensor:
+        """Bring a new tensor into the layout's shape, as an owner of its memory, not as a view."""
+        if self.order is None:
+            return torch.ops.aten._unsafe_view(flat, self.shape)
+        strides = self.restore(flat).stride()
+        memory = flat.untyped_storage()
+        return flat.new_empty(0).set_(memory, flat.storage_offset(), self.shape, strides)
+
     def flatten_channels(self, parameter: Tensor) -> Tensor:
         """View one number, or one number per channel, so that it broadcasts to the view."""
-        return parameter.reshape(channel_size(self.kind, parameter.numel()))
+        return parameter.reshape(channel_size(self.kind, parameter.numel())).contiguous()
 
 
 def channel_size(kind: str, channels: int) -> tuple[int, ...]:
@@ -78,7 +86,7 @@ def layout_of(x: Tensor, *shapes: torch.Size) -> Layout | None:
 
     Returns:
         The layout; None where a shape varies along more than one dimension, or where ``x``
-        has fewer than two elements.
+        has fewer than two elements, or 2**31 and more.
 
     Example:
         >>> layout_of(torch.zeros(8, 3, 5, 5), torch.Size((1, 3, 1, 1))).size
@@ -93,7 +101,7 @@ def layout_of(x: Tensor, *shapes: torch.Size) -> Layout | None:
 def _layout_of(
     shape: torch.Size, strides: tuple[int, ...] | None, parameters: tuple[torch.Size, ...]
 ) -> Layout | None:
-    if prod(shape) < 2:
+    if not 2 <= prod(shape) < 2**31:  # kernels count elements in 32 bits
         return None
     order = tuple(range(len(shape))) if strides is None else _memory_order(shape, strides)
     channel_dims = {_channel_dim(shape, parameter) for parameter in parameters} - {None}

@@ -18,6 +18,7 @@ from brevitas.core.quant._plan import rounding_mode_of
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
+from brevitas.ops.region import compiler_works
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
 __all__ = ["QuantProxyFromInjector", "QuantProxyProtocol"]
@@ -79,9 +80,10 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
 
     @property
     def is_proxy_compiled(self) -> bool:
-        """True where the quantizer runs as a compiled region in plain eager execution."""
+        """True where the quantizer's parts, and the machine, allow it to run compiled."""
         # A quantizer of a user's own does not say how it runs.
-        return config.JIT_ENABLED and getattr(self._tensor_quant_impl(), "is_fused", False)
+        is_fused = getattr(self._tensor_quant_impl(), "is_fused", False)
+        return config.JIT_ENABLED and compiler_works() and is_fused
 
     @property
     def is_signed(self) -> bool | None:

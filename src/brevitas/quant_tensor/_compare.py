@@ -98,7 +98,8 @@ def require_equal(first: Tensor, second: Tensor, headline: str, remedy: str, in_
     if equal is None:
         equal = known_equal(first.cpu(), second.cpu())
     if not equal:
-        raise RuntimeError(f"{headline}: {_shown(first)} and {_shown(second)}. {remedy}")
+        # The headline on a line of its own, as code that prints the error expects it.
+        raise RuntimeError(f"{headline}\n{_shown(first)} and {_shown(second)}. {remedy}")
 
 
 def require_zero(tensor: Tensor, headline: str, remedy: str, in_step: bool) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
 import torch
-import torch._dynamo
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from brevitas.ops import region as region_module
+from brevitas.ops import _kernel
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.layout import layout_of
 from brevitas.ops.region import Region, can_run_region
@@ -52,20 +52,97 @@ def assert_equal_up_to_sums(actual, expected):
         torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-5 * float(e.abs().max()))
 
 
-@pytest.mark.parametrize(
-    ("shape", "threshold_shape"),
-    [((4, 5), ()), ((64, 64), ()), ((2, 3, 1), (1,)), ((64, 64), (64, 1)), ((3, 2, 2), (3, 1, 1))],
-)
-def test_equals_the_program_at_every_size_with_one_compilation(region, shape, threshold_shape):
+SHAPES = [
+    ((4, 5), ()),
+    ((64, 64), ()),
+    ((2, 3, 1), (1,)),
+    ((64, 64), (64, 1)),
+    ((3, 2, 2), (3, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("shape", "threshold_shape"), SHAPES)
+def test_equals_the_program_at_every_size(region, shape, threshold_shape):
     tensors = arguments(shape, threshold_shape)
-    run(region, *tensors)  # compiles at most here
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        outputs = run(region, *tensors)
-        actual = gradients(outputs, tensors[:2])
-    expected = program(*tensors)
+    outputs, expected = run(region, *tensors), program(*tensors)
     for output, other in zip(outputs, expected, strict=True):
         assert torch.equal(output, other) and output.shape == other.shape
+    actual = gradients(outputs, tensors[:2])
     assert_equal_up_to_sums(actual, gradients(expected, tensors[:2]))
+
+
+def test_one_forward_and_one_backward_kernel_serve_every_size_mode_and_memory(monkeypatch):
+    compiled = []
+    original = _kernel.standalone_compile
+    monkeypatch.setattr(
+        _kernel, "standalone_compile", lambda *a: compiled.append(1) or original(*a)
+    )
+    region, threads = Region(program), torch.get_num_threads()
+    image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    inputs = [torch.randn(4, 5), torch.randn(70, 70), torch.randn(9)[::2], image, torch.randn(8192)]
+    for x in inputs:
+        tensors = (x.requires_grad_(), *arguments((2, 2), ())[1:])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs, expected = run(region, *tensors), program(*tensors)
+        assert torch.equal(outputs[0], expected[0]) and outputs[0].stride() == expected[0].stride()
+        # An expanded gradient, as that of a sum.
+        ours, theirs = (torch.autograd.grad(y.sum(), tensors[:2]) for y, _ in (outputs, expected))
+        assert_equal_up_to_sums(ours, theirs)
+        with torch.inference_mode():
+            torch.set_num_threads(threads + 1)
+            assert torch.equal(run(region, *tensors)[0], expected[0])
+            torch.set_num_threads(threads)
+    assert len(compiled) == region.kernels_compiled == 2
+
+
+def test_a_parameter_computed_from_the_input():
+    """With and without a graph of the gradient: the way through the parameter counts once."""
+    region, x = Region(program), torch.randn(4, 5, requires_grad=True)
+    grads = []
+    for function in (lambda *t: run(region, *t), program):
+        y, _ = function(x, x.abs().mean(), None, torch.tensor(3.0))
+        grads += [
+            torch.autograd.grad(y.square().sum(), x, create_graph=g)[0] for g in (False, True)
+        ]
+    for gradient in grads[:-1]:
+        assert_equal_up_to_sums([gradient], grads[-1:])
+
+
+def test_outputs_are_ordinary_tensors(region):
+    tensors = arguments((4, 5), ())
+    x, threshold = tensors[:2]
+    y, scale = run(region, x, threshold.detach(), *tensors[2:])
+    assert y.requires_grad and not scale.requires_grad
+    y.add_(1), scale.mul_(2)
+    (actual,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(actual, torch.autograd.grad(program(*tensors)[0].sum(), x)[0])
+
+
+def test_an_argument_that_is_returned_is_copied():
+    region, x, scale = (
+        Region(lambda x, scale: (x * scale, scale)),
+        torch.randn(3),
+        torch.tensor(2.0),
+    )
+    _, other = region(layout_of(x, scale.shape), (scale.shape,), x, scale)
+    other.add_(1)
+    assert scale.item() == 2.0
+
+
+def test_threads_compile_one_after_the_other():
+    regions = [Region(lambda x, scale, p=p: (x * scale**p,)) for p in (2, 3, 4)]
+    x, scale, results = torch.randn(3), torch.tensor(2.0), {}
+    layout = layout_of(x, scale.shape)
+
+    def call(index):
+        results[index] = regions[index](layout, (), x, scale)[0]
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(results[index], x * scale ** (index + 2)) for index in range(3))
 
 
 def test_saves_its_inputs_and_nothing_else(region):
@@ -117,6 +194,7 @@ def test_first_call_inside_a_checkpoint(reentrant):
 def test_tracers_see_plain_operations():
     x = torch.ones(3)
     assert can_run_region(x) and not can_run_region(x.int()) and not can_run_region(x.to("meta"))
+    assert not can_run_region(torch.ones(3, dtype=torch.complex64).conj().imag)
     seen = []
     torch.func.vmap(lambda row: seen.append(can_run_region(row)) or row)(torch.ones(2, 3))
     with pytest.warns(DeprecationWarning, match="trace"):
@@ -127,18 +205,26 @@ def test_tracers_see_plain_operations():
     assert seen == [False, False, False]
 
 
-def test_without_a_compiler_it_warns_once_and_leaves_the_work_to_the_caller(monkeypatch):
+@pytest.mark.parametrize(
+    ("message", "told", "works"),
+    [
+        ("InvalidCxxCompiler: none found", r"none found.*package g\+\+", False),
+        ("no such kernel", "quantizers of its kind run without compilation. no such kernel", True),
+        ("", "RuntimeError", True),
+    ],
+)
+def test_a_failure_is_told_once_and_the_work_left_to_the_caller(monkeypatch, message, told, works):
     def fail(*arguments):
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+        raise RuntimeError(message)
 
-    monkeypatch.setattr(region_module, "_compiled", fail)
-    monkeypatch.setattr(region_module._Compiler, "works", True)
+    monkeypatch.setattr(_kernel, "standalone_compile", fail)
+    monkeypatch.setattr(_kernel._Compiler, "works", True)
     tensors, fresh = arguments((4, 5), ()), Region(program)
-    with pytest.warns(RuntimeWarning, match=r"No working C\+\+ compiler.*package g\+\+") as seen:
+    with pytest.warns(RuntimeWarning, match=told) as seen:
         assert run(fresh, *tensors) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run(fresh, *tensors) is None and not can_run_region(tensors[0])
+        assert run(fresh, *tensors) is None and can_run_region(tensors[0]) is works
     assert len(seen) == 1 and fresh.kernels_compiled == 0
 
 

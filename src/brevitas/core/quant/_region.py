@@ -7,20 +7,20 @@ part reads, a region computes
     zero_point = round(offset / scale + min_int(bit_width))
     value      = (clamp(round(x / scale + zero_point)) - zero_point) * scale
 
-The largest magnitude of a weight is found inside the region, every other statistic before it.
+The largest magnitude of a weight is found inside the region, every other statistic before it. A
+scale that is a power (of a logarithmic or power-of-two restriction) is computed before it, too.
 """
 
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.function_wrapper.misc import Identity, LogTwo, PowerOfTwo
 from brevitas.core.function_wrapper.shape import OverOutputChannelView, OverTensorView
 from brevitas.core.quant._fused import is_zero, quantize_program
 from brevitas.core.quant._watch import Watched
@@ -66,6 +66,8 @@ _ZERO_POINTS = frozenset(
         StatsFromParameterZeroPoint,
     }
 )
+# Compilers round powers and logarithms otherwise than PyTorch does; such scales are computed before.
+_INEXACT = (LogTwo, PowerOfTwo)
 # Views over which the largest magnitude is that of a layout's channels -> layout.
 _LAYOUT_OF_VIEW = {OverTensorView: "flat", OverOutputChannelView: "rows"}
 
@@ -79,6 +81,10 @@ class _Recipe:
         self.int_scaling = parts["int_scaling_impl"]
         splits = type(self.scaling) in _SCALINGS
         self.restriction: Any = self.scaling.restriction if splits else None
+        #: Whether compiled code computes the scale bit by bit as eager code does.
+        self.is_exact = splits and not any(
+            isinstance(part, _INEXACT) for part in self.restriction.modules()
+        )
         self.shift = _shift_of(self.zero_point)
         statistic = _largest_magnitude_parts(self.scaling)
         #: Layout in which the statistic is the largest magnitude of the input, None for another.
@@ -91,7 +97,7 @@ class _Recipe:
     def is_usable(self) -> bool:
         """Whether the parts as they are can be baked into a region."""
         has_zero_point = self.shift is not None or is_zero(self.zero_point)
-        return self.restriction is not None and has_zero_point and self.watched.key is not None
+        return self.is_exact and has_zero_point and self.watched.key is not None
 
     def scale_shape(self, x: Tensor) -> torch.Size | None:
         """Shape of the scale where the region finds the statistic itself, None elsewhere."""
@@ -147,12 +153,11 @@ def _largest_magnitude_parts(scaling: Any) -> list[nn.Module]:
     return [view, statistic, tracked, tracked.stats, tracked.affine_rescaling]
 
 
-_RECIPES: weakref.WeakKeyDictionary[nn.Module, _Recipe] = weakref.WeakKeyDictionary()
 _REGIONS: dict[Hashable, Region] = {}
 
 
-def _recipe_of(tensor_quant: nn.Module) -> _Recipe:
-    recipe = _RECIPES.get(tensor_quant)
+def _recipe_of(tensor_quant: Any) -> _Recipe:
+    recipe = tensor_quant.region_recipe
     parts: dict[str, Any] = tensor_quant._modules
     if (
         recipe is None
@@ -161,7 +166,7 @@ def _recipe_of(tensor_quant: nn.Module) -> _Recipe:
         or recipe.int_scaling is not parts["int_scaling_impl"]
         or not recipe.watched.is_current()
     ):
-        recipe = _RECIPES[tensor_quant] = _Recipe(parts)
+        recipe = tensor_quant.region_recipe = _Recipe(parts)
     return recipe
 
 
@@ -213,6 +218,7 @@ def _run(
     bit_width: Tensor,
 ) -> tuple[Tensor, ...] | None:
     """Outputs of the region; None where no kernel serves these shapes."""
+    shape = torch.broadcast_shapes(shape, bit_width.shape)
     shapes = (shape,) if offset is None else (shape, torch.broadcast_shapes(shape, offset.shape))
     layout = layout_of(x, *shapes)
     if layout is None:

@@ -64,7 +64,7 @@ def _walk(module: nn.Module) -> Iterator[nn.Module]:
 class _Entry:
     """One module: its class, children, constants, and whether it is plain."""
 
-    __slots__ = ("children", "constants", "kind", "module", "plain")
+    __slots__ = ("children", "constants", "kind", "module", "names", "plain")
 
     def __init__(self, module: nn.Module, with_constants: bool = True) -> None:
         self.module = module
@@ -76,6 +76,12 @@ class _Entry:
             for name, value in module.__dict__.items()
             if with_constants and name not in _STATE_OF_EVERY_MODULE
         }
+        #: How many attributes it has; None where attributes do not count.
+        self.names = self._count() if with_constants else None
+
+    def _count(self) -> int:
+        state = self.module.__dict__
+        return len(state) + len(state["_parameters"]) + len(state["_buffers"])
 
     def key(self) -> Hashable:
         module = self.module
@@ -86,7 +92,8 @@ class _Entry:
             return None
         if not all(isinstance(value, _CONSTANTS) for value in self.constants.values()):
             return None
-        return self.kind, tuple(sorted(self.constants.items())), len(self.children)
+        children = tuple((name, type(child)) for name, child in module._modules.items())
+        return self.kind, tuple(sorted(self.constants.items())), children
 
     def is_current(self) -> bool:
         module = self.module
@@ -95,6 +102,7 @@ class _Entry:
             type(module) is self.kind
             and is_plain(module) is self.plain
             and tuple(module._modules.values()) == self.children
+            and (self.names is None or self.names == self._count())
             and all(_same(state.get(name), value) for name, value in self.constants.items())
         )
 

@@ -132,6 +132,11 @@ class RescalingIntQuant(nn.Module):
         self.zero_point_impl = zero_point_impl
         # The attribute's name is a checkpoint key and older than the part's.
         self.msb_clamp_bit_width_impl = bit_width_impl
+        #: How the parts run in a region, kept by `quantize_in_region`; copies find their own.
+        self.region_recipe: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "region_recipe": None}
 
     @property
     def is_fused(self) -> bool:

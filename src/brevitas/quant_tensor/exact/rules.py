@@ -393,7 +393,8 @@ def rescale(
     """Requantize integers: `q' = round((q - z) * s / s' + z')`.
 
     The quotient is rounded once, so that a tie is a tie: for scales in float32 and integers up to
-    28 bits the result is that of rational arithmetic.
+    28 bits, and zero point 0, the result is that of rational arithmetic. A new zero point is added
+    before the rounding, as quantizers do, not after it.
 
     Args:
         x: Operand.
@@ -406,7 +407,8 @@ def rescale(
         Tensor of the shape of `x`.
 
     Raises:
-        ValueError: The scale is a number that is not positive.
+        ValueError: The scale is a number that is not positive and finite.
+        RuntimeError: An element of the scale is not.
 
     Example:
         >>> x = IntQuantTensor(torch.tensor([1., 2.]), 0.5, 0., 8, signed=True, training=False)
@@ -416,8 +418,12 @@ def rescale(
         tensor([132, 136], dtype=torch.uint8)
     """
     settings = Settings(**options)
-    if isinstance(scale, (int, float)) and not scale > 0:
-        raise ValueError(f"exact.rescale(scale={scale!r}): expected a number > 0.")
+    if isinstance(scale, (int, float)) and not 0 < scale < float("inf"):
+        raise ValueError(f"exact.rescale(scale={scale!r}): expected a finite number > 0.")
+    if isinstance(scale, Tensor):
+        holds = ((scale > 0) & scale.isfinite()).all()
+        headline = "exact.rescale: the new scale is not positive and finite"
+        require(holds, headline, lambda: f"found {scale.flatten()[:4].tolist()}.", in_step(x))
     (a,) = _read("rescale", settings, x)
     new_scale = x.scale if scale is None else as_field(scale, x.value)
     offset = known_zero_point(x) if zero_point is None else zero_point

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import brevitas.nn as qnn
 from brevitas import config
 from brevitas.core.function_wrapper import CeilSte
 from brevitas.core.quant import _fused, _region
+from brevitas.inject.enum import RestrictValueType, ScalingImplType
 from brevitas.ops import region
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat
 from tensor_quants import ROWS, bias_scale, run
@@ -212,6 +215,62 @@ def test_other_dtypes(dtype):
         actual = layer.quant_weight()
     assert actual.value.dtype is dtype
     assert torch.equal(actual.value, expected.value) and torch.equal(actual.scale, expected.scale)
+
+
+def test_a_layer_that_ran_compiled_can_be_freed():
+    layer = qnn.QuantLinear(5, 3)
+    with config.overrides(JIT_ENABLED=True):
+        layer(torch.ones(2, 5))
+    reference = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert reference() is None
+
+
+class OneOfEach(nn.Module):
+    """A user's bit width, another one for each row."""
+
+    def forward(self):
+        return torch.tensor([[2.0], [4.0], [8.0]])
+
+
+@pytest.mark.parametrize("kind", [KINDS[2], KINDS[4]])
+def test_a_bit_width_of_any_shape(kind):
+    row = ROW[kind]
+    x = torch.randn(3, 4)
+    results = []
+    for compiled in (False, True):
+        tensor_quant = row.build().eval()
+        tensor_quant.msb_clamp_bit_width_impl = OneOfEach()
+        with torch.no_grad(), config.overrides(JIT_ENABLED=compiled):
+            results.append(run(tensor_quant, x, torch.tensor(0.1)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_constant_scale_needs_no_gradient():
+    layer = qnn.QuantIdentity(scaling_impl_type="const", scaling_init=1.0, return_quant_tensor=True)
+    with config.overrides(JIT_ENABLED=True):
+        y = layer(torch.randn(8, requires_grad=True))
+    assert y.value.requires_grad and not y.scale.requires_grad
+
+
+@pytest.mark.parametrize("restriction", [RestrictValueType.LOG_FP, RestrictValueType.POWER_OF_TWO])
+def test_scales_that_are_powers_are_those_of_eager_execution(restriction):
+    layer = qnn.QuantLinear(
+        6,
+        33,
+        weight_scaling_impl_type=ScalingImplType.PARAMETER_FROM_STATS,
+        weight_restrict_scaling_type=restriction,
+        weight_scaling_per_output_channel=True,
+    )
+    layer.quant_weight()
+    with torch.no_grad():
+        layer.weight_quant.tensor_quant.scaling_impl.value.mul_(1.013)
+    expected = layer.quant_weight()
+    with config.overrides(JIT_ENABLED=True):
+        actual = layer.quant_weight()
+    assert torch.equal(actual.scale, expected.scale)
+    assert torch.equal(actual.value, expected.value)
 
 
 def test_whole_model_compilation_sees_through():

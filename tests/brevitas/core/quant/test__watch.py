@@ -33,6 +33,8 @@ CHANGES = {
     "a hook": lambda r: r.clamp_scaling.register_forward_hook(lambda *arguments: None),
     "a forward": lambda r: setattr(r.clamp_scaling, "forward", lambda x: x),
     "a constant": lambda r: setattr(r.clamp_scaling.clamp_min_ste, "min_val", 0.5),
+    "an attribute added": lambda r: setattr(r.clamp_scaling, "largest", 2.0),
+    "a tensor added": lambda r: r.clamp_scaling.register_buffer("largest", torch.ones(1)),
     "a part added": lambda r: setattr(r, "restrict_scale_threshold_impl", CeilSte()),
 }
 
