@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.common import ExportMixin, LayerProtocol
+from brevitas.export.common.destination import Destination, check_destination, write_whole
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.spec import ExportError
 from brevitas.export.common.statistics import warn_without_statistics
@@ -23,6 +25,9 @@ __all__ = ["BaseManager", "ExportContext"]
 
 class ExportContext:
     """Everything global that an export changes, for the time of a ``with`` block.
+
+    Gradients are off, and modules that were compiled run as they are written: a compiler would go
+    into the handlers, which read values.
 
     Args:
         manager_cls: the manager that exports.
@@ -35,10 +40,11 @@ class ExportContext:
 
     def __init__(self, manager_cls: type[BaseManager]) -> None:
         self.target_name = manager_cls.target_name
-        self._no_grad = torch.no_grad()
+        self._stack = ExitStack()
 
     def __enter__(self) -> ExportContext:
-        self._no_grad.__enter__()
+        self._stack.enter_context(torch.no_grad())
+        self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         return self
 
     def __exit__(
@@ -47,7 +53,7 @@ class ExportContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._no_grad.__exit__(exc_type, exc_value, traceback)
+        self._stack.__exit__(exc_type, exc_value, traceback)
 
 
 class BaseManager(ABC):
@@ -103,43 +109,27 @@ class BaseManager(ABC):
         cls,
         module: nn.Module,
         args: Tensor | QuantTensor | tuple[Any, ...],
-        export_path: str | None = None,
+        export_path: Destination | None = None,
     ) -> torch.jit.ScriptModule:
         """Trace a module with TorchScript in export mode, and save the trace if a path is given.
 
         Args:
             module: the model.
             args: one input, or a tuple of them.
-            export_path: where to save, or None.
+            export_path: path of the file, or a file opened for writing bytes, or None.
 
         Returns:
             The traced module.
         """
+        check_destination(export_path)
         inputs = args if type(args) is tuple else (args,)
         with export_mode(cls, module):
             # With real values first: handlers remember what a trace cannot read off.
             module(*inputs)
             traced: Any = torch.jit.trace(module, inputs, check_trace=False)
         if export_path is not None:
-            torch.jit.save(traced, export_path)
+            write_whole(export_path, partial(torch.jit.save, traced))
         return traced
-
-
-def expect_module(module: object) -> None:
-    """Raise TypeError where something else than a module is given for a model.
-
-    Example:
-        >>> expect_module(nn.ReLU)
-        Traceback (most recent call last):
-        TypeError: module: expected a torch.nn.Module, got the class ReLU; make an instance of it.
-    """
-    if isinstance(module, nn.Module):
-        return
-    if isinstance(module, type):
-        got = f"the class {module.__name__}; make an instance of it"
-    else:
-        got = f"{type(module).__name__}; the model comes first, its example input second"
-    raise TypeError(f"module: expected a torch.nn.Module, got {got}.")
 
 
 def _as_tuple(handled: object) -> tuple[type, ...]:

@@ -6,6 +6,7 @@ Layer: export (L8).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "DynamicActHandler",
     "ONNXBaseHandler",
     "TruncHandler",
+    "joins",
 ]
 
 Quantized = tuple[Tensor, ...]
@@ -109,6 +111,20 @@ class ONNXBaseHandler(BaseHandler):
                 f"Layer: {self.name}"
             )
         return self.write(self._observed[calls], *args)
+
+
+def joins(session: ExportSession) -> Callable[[BaseHandler], None]:
+    """Return what makes a handler take part in an export, for ``export_mode``.
+
+    Args:
+        session: the export under way.
+    """
+
+    def join(handler: BaseHandler) -> None:
+        if isinstance(handler, ONNXBaseHandler):
+            handler.session = session
+
+    return join
 
 
 class IntHandler(ONNXBaseHandler):

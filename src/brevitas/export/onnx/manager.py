@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from abc import ABC
 from collections.abc import Iterator, Sequence
@@ -14,18 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from brevitas._compat import require
+from brevitas.export.common.destination import Destination, check_destination
+from brevitas.export.common.failures import expect_no_state, tracing_failed
 from brevitas.export.common.handler.base import BaseHandler
+from brevitas.export.common.inputs import plain_signature, plain_values, solve_inputs
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError
-from brevitas.export.manager import (
-    BaseManager,
-    expect_module,
-    export_mode,
-)
+from brevitas.export.manager import BaseManager, export_mode
 from brevitas.export.onnx._graph import finish
 from brevitas.export.onnx._options import check_options
 from brevitas.export.onnx._write import LARGEST_MESSAGE, write_model
-from brevitas.export.onnx.handler import DEFAULT_OPSET, ONNXBaseHandler
+from brevitas.export.onnx.handler import DEFAULT_OPSET, joins
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["DEFAULT_OPSET", "ONNXBaseManager"]
@@ -56,7 +54,7 @@ class ONNXBaseManager(BaseManager, ABC):
         cls,
         module: nn.Module,
         args: Tensor | QuantTensor | tuple[Any, ...] | None = None,
-        export_path: str | os.PathLike[str] | None = None,
+        export_path: Destination | None = None,
         input_shape: tuple[int, ...] | None = None,
         input_t: Tensor | QuantTensor | None = None,
         disable_warnings: bool = True,
@@ -68,7 +66,8 @@ class ONNXBaseManager(BaseManager, ABC):
             module: the model.
             args: example input, or a tuple of them. The graph takes the value of a QuantTensor
                 and holds its scale, zero point and bit width as constants.
-            export_path: where to write the file; nothing is written where None.
+            export_path: path of the file, or a file opened for writing bytes; nothing is written
+                where None.
             input_shape: shape of a random example input, in place of ``args``.
             input_t: example input, in place of ``args``.
             disable_warnings: whether the messages of the tracer are kept quiet.
@@ -84,7 +83,9 @@ class ONNXBaseManager(BaseManager, ABC):
             ValueError: on an ``opset_version`` that does not exist.
         """
         check_options(onnx_export_kwargs, cls.option_names)
+        check_destination(export_path)
         inputs = solve_inputs(module, args, input_shape, input_t)
+        cls.check(module, inputs, onnx_export_kwargs)
         return cls.export_onnx(module, inputs, export_path, disable_warnings, onnx_export_kwargs)
 
     @classmethod
@@ -92,7 +93,7 @@ class ONNXBaseManager(BaseManager, ABC):
         cls,
         module: nn.Module,
         args: tuple[Any, ...],
-        export_path: str | os.PathLike[str] | None,
+        export_path: Destination | None,
         disable_warnings: bool,
         options: dict[str, Any],
     ) -> Any:
@@ -101,14 +102,9 @@ class ONNXBaseManager(BaseManager, ABC):
         require("onnxscript", "export")
         session = cls.new_session(options)
         options = cls.solve_options(options, session)
-
-        def configure(handler: BaseHandler) -> None:
-            if isinstance(handler, ONNXBaseHandler):
-                handler.session = session
-
         kept_names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
         values = plain_values(args)
-        with _plain_signature(module, args), export_mode(cls, module, configure):
+        with plain_signature(module, args), export_mode(cls, module, joins(session)):
             module(*values, **(options.get("kwargs") or {}))
             with _quiet(disable_warnings):
                 program = trace(module, values, session, options)
@@ -119,6 +115,16 @@ class ONNXBaseManager(BaseManager, ABC):
         if export_path is not None:
             write_model(model, export_path)
         return model
+
+    @classmethod
+    def check(cls, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Raise on what no handler can know; a target with demands on a whole model does it here.
+
+        Args:
+            module: the model.
+            inputs: example inputs.
+            options: keyword arguments of ``export``.
+        """
 
     @classmethod
     def rewrite(cls, model: Any, name: str) -> Any:
@@ -147,87 +153,6 @@ class ONNXBaseManager(BaseManager, ABC):
         return solved
 
 
-def solve_inputs(
-    module: nn.Module,
-    args: Tensor | QuantTensor | tuple[Any, ...] | None,
-    input_shape: tuple[int, ...] | None,
-    input_t: Tensor | QuantTensor | None,
-) -> tuple[Any, ...]:
-    """Gather the example inputs from the ways there are to give them.
-
-    Args:
-        module: the model, whose device and dtype a random input takes.
-        args: one input or a tuple of inputs.
-        input_shape: shape of a random input.
-        input_t: one input.
-
-    Returns:
-        Tuple of inputs.
-
-    Raises:
-        ExportError: where none or more than one of the three is given.
-        TypeError: where ``module`` is none.
-    """
-    expect_module(module)
-    ways = {"args": args, "input_shape": input_shape, "input_t": input_t}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) != 1:
-        raise ExportError(
-            f"{' and '.join(given) or 'no input'} given: expected exactly one of {', '.join(ways)}"
-        )
-    if input_shape is not None:
-        parameter = next(module.parameters(), torch.empty(0))
-        dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
-        return (torch.randn(input_shape, device=parameter.device, dtype=dtype),)
-    inputs = args if args is not None else input_t
-    if isinstance(inputs, QuantTensor) or not isinstance(inputs, (tuple, list)):
-        inputs = (inputs,)
-    return tuple(inputs)
-
-
-@contextmanager
-def _plain_signature(module: nn.Module, args: tuple[Any, ...]) -> Iterator[None]:
-    """Let a model take and return plain values where it takes and returns QuantTensors.
-
-    Scale, zero point and bit width of an input are constants of the graph; those of an output
-    are not part of it.
-    """
-
-    def rebuild(_: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            item.set(value=value) if isinstance(item, QuantTensor) else value
-            for item, value in zip(args, values, strict=True)
-        )
-
-    handles = [
-        module.register_forward_pre_hook(rebuild),
-        module.register_forward_hook(lambda _module, _args, output: plain_values(output)),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def plain_values(tree: Any) -> Any:
-    """Replace every QuantTensor in nested tuples, lists and dicts by its value.
-
-    Example:
-        >>> from brevitas.quant_tensor import IntQuantTensor
-        >>> q = IntQuantTensor(torch.ones(1), 1.0, 0.0, 8.0, True, False)
-        >>> plain_values([q, {"a": (q, 2)}])
-        [tensor([1.]), {'a': (tensor([1.]), 2)}]
-    """
-    if isinstance(tree, QuantTensor):
-        return tree.value
-    if type(tree) in (tuple, list):
-        return type(tree)(plain_values(item) for item in tree)
-    if type(tree) is dict:
-        return {name: plain_values(item) for name, item in tree.items()}
-    return tree
-
-
 def trace(
     module: nn.Module, args: tuple[Any, ...], session: ExportSession, options: dict[str, Any]
 ) -> Any:
@@ -243,7 +168,8 @@ def trace(
         A ``torch.onnx.ONNXProgram``.
 
     Raises:
-        ExportError: where tracing fails; the message names the layer it stopped in.
+        ExportError: where tracing fails; the message names the layer it stopped in. Also where
+            the model writes to its buffers.
     """
     place: list[str] = []
     handles = [module.register_forward_pre_hook(lambda *_: session.restart(), prepend=True)]
@@ -252,36 +178,17 @@ def trace(
             handles.append(child.register_forward_pre_hook(lambda *_, n=name: place.append(n)))
             handles.append(child.register_forward_hook(lambda *_: place.pop() and None))
     try:
-        return torch.onnx.export(module, args, **options)
+        program: Any = torch.onnx.export(module, args, **options)
     except ExportError:
         raise
     except Exception as error:
-        cause = _own_error(error)
-        if cause is not None:
-            raise cause from error
         where = place[-1] if place else type(module).__name__
-        raise ExportError(
-            f"tracing failed: {_first_line(error)} Make forward traceable by torch.export (no "
-            f"branches on tensor values), or take the layer out. Layer: {where}"
-        ) from error
+        raise tracing_failed(error, where) from error
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _own_error(error: BaseException | None) -> ExportError | None:
-    """Find an error of ours behind those that the tracer wraps around it."""
-    while error is not None:
-        if isinstance(error, ExportError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}."
+    expect_no_state(program.exported_program, type(module).__name__)
+    return program
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from brevitas.export import QONNXManager, StdQCDQONNXManager
 from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx.manager import plain_values, solve_inputs
 from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear
 from brevitas.quant import Int8ActPerTensorFloat, Int32Bias
 from brevitas.quant_tensor import IntQuantTensor
@@ -165,25 +165,43 @@ def test_a_lost_quantizer_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_inputs() -> None:
-    model, x = nn.Linear(2, 2), torch.ones(2)
-    assert solve_inputs(model, x, None, None) == (x,)
-    assert solve_inputs(model, (x, x), None, None) == (x, x)
-    assert solve_inputs(model, None, None, x) == (x,)
-    (random,) = solve_inputs(model, None, (3, 2), None)
-    assert random.shape == (3, 2)
-    with pytest.raises(ExportError, match="no input given"):
-        solve_inputs(model, None, None, None)
-    with pytest.raises(ExportError, match="args and input_t given"):
-        solve_inputs(model, x, None, x)
+@pytest.mark.parametrize(("manager", "run"), FORMATS)
+def test_a_compiled_model_is_exported_as_written(manager: Any, run: Run) -> None:
+    x = torch.randn(2, 4)
+    model = calibrated(QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat), x)
+    compiled: Any = torch.compile(model)
+    torch.testing.assert_close(run(manager.export(compiled, x), x), model(x), **CLOSE)
 
 
-def test_plain_values_keep_the_structure() -> None:
-    q = IntQuantTensor(torch.ones(2), 1.0, 0.0, 8.0, True, False)
-    tree = plain_values({"a": (q, [q, 3]), "b": None})
-    assert tree["a"][0] is q.value
-    assert tree["a"][1][1] == 3
-    assert tree["b"] is None
+@pytest.mark.parametrize(("manager", "run"), FORMATS)
+def test_a_model_that_keeps_state_is_refused(manager: Any, run: Run, tmp_path: Path) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * self.calls
+
+    with pytest.raises(ExportError, match="changes the buffer '0.calls'"):
+        manager.export(nn.Sequential(Counter()), torch.ones(2), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("ran")
+
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere.*create it first"):
+        QONNXManager.export(Fails(), torch.ones(2), tmp_path / "nowhere" / "model.onnx")
+
+
+def test_a_file_that_is_open() -> None:
+    stream = io.BytesIO()
+    exported = QONNXManager.export(nn.ReLU(), torch.ones(2), stream)
+    assert stream.getvalue() == exported.SerializeToString()
 
 
 def test_the_old_exporter_is_not_offered() -> None:

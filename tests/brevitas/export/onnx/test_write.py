@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def test_the_file_reads_back(tmp_path: Path) -> None:
     _write.write_model(model, path)
     assert onnx.load(path) == model
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_file_that_is_open_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, stream = make_model(), io.BytesIO()
+    _write.write_model(model, stream)
+    assert stream.getvalue() == model.SerializeToString()
+    monkeypatch.setattr(_write, "LARGEST_MESSAGE", 16)
+    with pytest.raises(ValueError, match="too many for one message; give a path"):
+        _write.write_model(model, stream)
 
 
 def test_a_failed_write_leaves_the_old_file(

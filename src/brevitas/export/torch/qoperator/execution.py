@@ -5,7 +5,6 @@ Layer: export (L8).
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,15 +13,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
-from brevitas.export.common.session import ExportSession
-from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx.standard.qoperator.integers import (
+from brevitas.export.common.integers import (
     Integers,
     accumulator_bias,
     needs_input,
 )
+from brevitas.export.common.session import ExportSession
+from brevitas.export.common.spec import ExportError
 from brevitas.export.torch.qoperator.layers import Geometry, may_overflow, quantized_layer
+from brevitas.export.torch.qoperator.operators import (
+    CLAMPS,
+    CONVOLUTIONS,
+    JOINING,
+    LAYERS,
+    RECORDING,
+    SIZES,
+    SPLITTING,
+    TRANSPOSED,
+    is_padding_with_zeros,
+    moving,
+)
 from brevitas.export.torch.qoperator.values import Quantized, Waiting
 
 __all__ = ["Execution"]
@@ -32,62 +44,9 @@ aten = torch.ops.aten
 # What torch.onnx.ops.symbolic becomes in a trace; it exists once that was called.
 _SYMBOLIC = "onnx_symbolic._symbolic.default"
 
-# Operators that move values without changing them, or keep the largest. Those with a shape are
-# called as methods, which record shapes that depend on the input.
-_MOVING: dict[Any, Callable[..., Tensor]] = {
-    aten.clone.default: torch.clone,
-    aten.contiguous.default: torch.Tensor.contiguous,
-    aten.flatten.using_ints: torch.flatten,
-    aten.max_pool1d.default: torch.max_pool1d,
-    aten.max_pool2d.default: torch.max_pool2d,
-    aten.permute.default: torch.permute,
-    aten.reshape.default: torch.reshape,
-    aten.squeeze.dim: torch.squeeze,
-    aten.transpose.int: torch.transpose,
-    aten.select.int: torch.select,
-    aten.slice.Tensor: aten.slice.Tensor,
-    aten.unsqueeze.default: torch.unsqueeze,
-    aten.view.default: torch.reshape,
-}
-
-_SHAPED: dict[Any, Callable[..., Any]] = {
-    aten.expand.default: torch.Tensor.expand,
-    aten.reshape.default: torch.reshape,
-    aten.view.default: torch.reshape,
-}
-
-# Sizes that depend on the input, and the arithmetic on them that TorchScript records.
-_SIZES: dict[Any, Callable[..., Any]] = {
-    aten.sym_size.int: torch.Tensor.size,
-    **{function: function for function in (operator.add, operator.sub, operator.mul)},
-    operator.floordiv: operator.floordiv,
-}
-
-_CONVOLUTIONS = {
-    overload: dimensions
-    for dimensions, packet in ((1, aten.conv1d), (2, aten.conv2d), (3, aten.conv3d))
-    for overload in (packet.default, packet.padding)
-}
-
-_TRANSPOSED = (
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)
-
-_JOINING: dict[Any, Callable[..., Tensor]] = {
-    aten.add.Tensor: torch.ops.quantized.add,
-    aten.mul.Tensor: torch.ops.quantized.mul,
-}
-
-# Arguments (minimum, maximum) of operators that clamp, behind the input.
-_CLAMPS: dict[Any, Callable[..., tuple[float, float]]] = {
-    aten.relu.default: lambda: (0.0, math.inf),
-    aten.relu_.default: lambda: (0.0, math.inf),
-    aten.relu6.default: lambda: (0.0, 6.0),
-    aten.relu6_.default: lambda: (0.0, 6.0),
-    aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
-    aten.hardtanh_.default: lambda low=-1.0, high=1.0: (low, high),
+_STACKING: dict[Any, Callable[..., Tensor]] = {
+    aten.cat.default: torch.cat,
+    aten.stack.default: torch.stack,
 }
 
 
@@ -116,9 +75,11 @@ class Execution(fx.Interpreter):
         self.overflowing: list[str] = []
         self._key = ""
         self._names: dict[tuple[str, str], str] = {}
-        self._constants: dict[Any, Any] = {}
-        # By identity; kept alive, so that no other tensor gets the same one.
+        self._attributes: dict[Any, Any] = {}
+        # By identity; kept alive, so that no other value gets the same one. With constants, the
+        # layer whose quantized weight they were made from.
         self._sizes: dict[int, Tensor] = {}
+        self._constants: dict[int, tuple[Any, str | None]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Remember which node runs: its name is the key of the layer that it becomes."""
@@ -127,61 +88,100 @@ class Execution(fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a constant outside of autograd, the same one in every run."""
-        if target not in self._constants:
+        if target not in self._attributes:
             value = super().get_attr(target, args, kwargs)
-            self._constants[target] = value.detach() if isinstance(value, Tensor) else value
-        return self._constants[target]
+            value = value.detach() if isinstance(value, Tensor) else value
+            self._attributes[target] = value
+            self._constants[id(value)] = (value, None)
+        return self._attributes[target]
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Return real values."""
-        return super().output(target, self._real(args, ""), kwargs)
+        """Return real values; of a constant a copy, which TorchScript takes for a result."""
+
+        def result(leaf: Any) -> Any:
+            return leaf.clone() if id(leaf) in self._constants else leaf
+
+        return super().output(target, tree_map(result, self._real(args, "")), kwargs)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator on quantized tensors where it is one of those that can."""
         if str(target) == _SYMBOLIC:
             return self._symbolic(args, kwargs)
-        if target in _SIZES:
+        if target is operator.getitem:
+            return args[0][args[1]]
+        if target in SIZES:
             return self._size(target, self._real(args, "size"))
-        if target not in _SHAPED:
-            args = self._fixed(args)
+        if target not in RECORDING:
+            args, kwargs = self._fixed(args), self._fixed(kwargs)
         first = args[0] if args else None
         if isinstance(first, (Quantized, Waiting)):
             value = self._on_quantized(target, first, args[1:], kwargs)
             if value is not None:
                 return value
-        if target is aten.cat.default:
-            value = self._concatenated(args)
+        if target in _STACKING:
+            value = self._stacked(target, args)
             if value is not None:
                 return value
-        weighted = target is aten.linear.default or target in _CONVOLUTIONS
-        if weighted and isinstance(args[1], Quantized):
-            raise needs_input(self._layer_of(args[1].grid))
-        if target in _TRANSPOSED and isinstance(args[1], Quantized):
-            raise ExportError(
-                "the quantized transposed convolutions of PyTorch are not written; use "
-                f"export_torch_qcdq. Layer: {self._layer_of(args[1].grid)}"
-            )
-        name = getattr(target, "__name__", str(target))
-        args, kwargs = self._real(args, name), self._real(kwargs, name)
-        function: Any = _SHAPED.get(target) or target
-        return function(*args, **kwargs)
+        self._expect_no_weight(target, args)
+        name = _name_of(target)
+        function: Any = RECORDING.get(target) or target
+        real = function(*self._real(args, name), **self._real(kwargs, name))
+        self._follow_constants(args, real)
+        return real
 
     def _on_quantized(self, target: Any, first: Any, rest: Any, kwargs: Any) -> Any:
         """Run an operator on a quantized first argument, or return None."""
-        if target is aten.to.dtype and rest[0] is torch.float32:
-            return first
-        if target in _CLAMPS:
-            return _clamped(first, *_CLAMPS[target](*rest))
-        moving = _moving(target, rest, kwargs)
-        if moving is not None:
-            return _moved(first, moving)
+        if target in CLAMPS:
+            return _clamped(first, *CLAMPS[target](*rest))
+        if target in SPLITTING:
+            return _split(first, SPLITTING[target], rest)
+        moves = moving(target, rest, kwargs)
+        if moves is not None:
+            return _moved(first, moves, is_padding_with_zeros(target, rest))
         if isinstance(first, Waiting) or first.tensor is None:
             return None
-        if target in _JOINING and not kwargs:
+        if target in JOINING and not kwargs:
             return self._joined(target, first, rest[0])
-        if target is aten.linear.default or target in _CONVOLUTIONS:
+        if target is aten.linear.default or target in CONVOLUTIONS:
             return self._weighted(target, first, rest)
         return None
+
+    def _expect_no_weight(self, target: Any, args: Any) -> None:
+        """Raise where a layer is about to compute with a quantized weight in real values."""
+        if target not in LAYERS:
+            return
+        for leaf in tree_leaves([args[index] for index in LAYERS[target]], is_leaf=_is_value):
+            layer = self._weight_behind(leaf)
+            if layer is None:
+                continue
+            is_layer = target is aten.linear.default or target in CONVOLUTIONS
+            if is_layer and isinstance(leaf, Quantized) and not isinstance(args[0], Quantized):
+                raise needs_input(layer)
+            what = "transposed convolution" if target in TRANSPOSED else _name_of(target)
+            raise ExportError(
+                f"{what}: its weight is quantized, and no operator on integers is written for it; "
+                f"use export_torch_qcdq. Layer: {layer}"
+            )
+
+    def _weight_behind(self, value: Any) -> str | None:
+        """Name the layer of a quantized weight, also where it was changed in real values."""
+        if isinstance(value, Quantized):
+            return None if value.tensor is not None else value.grid.layer(self.root)
+        return self._constants.get(id(value), (None, None))[1]
+
+    def _is_constant(self, value: Any) -> bool:
+        """Whether a value is no tensor, or one that depends on no input."""
+        if isinstance(value, (Tensor, Waiting)):
+            return id(value) in self._constants
+        return not isinstance(value, Quantized) or value.tensor is None
+
+    def _follow_constants(self, args: Any, real: Any) -> None:
+        """Remember a value that was made from constants alone, and the weight among them."""
+        leaves = tree_leaves(args, is_leaf=_is_value)
+        if isinstance(real, Tensor) and all(map(self._is_constant, leaves)):
+            layers = (self._weight_behind(leaf) for leaf in leaves)
+            layer = next((layer for layer in layers if layer is not None), None)
+            self._constants[id(real)] = (real, layer)
 
     def _symbolic(self, args: Any, kwargs: Any) -> Any:
         """Run a node that a handler wrote."""
@@ -210,16 +210,18 @@ class Execution(fx.Interpreter):
         return Quantized(grid, torch.quantize_per_tensor(real, scale, zero_point, torch.quint8))
 
     def _weighted(self, target: Any, x: Quantized, rest: Sequence[Any]) -> Waiting | None:
-        """Let a layer wait for its quantizer; None where its weight is in real values."""
+        """Let a layer wait for its quantizer; None where it has no integer parameters."""
         weight = rest[0]
+        bias = rest[1] if len(rest) > 1 else None
         if not isinstance(weight, Quantized) or weight.grid.data is None:
             return None
-        layer = self._layer_of(weight.grid)
-        bias = rest[1] if len(rest) > 1 else None
+        if not self._is_constant(bias):
+            return None
+        layer = weight.grid.layer(self.root)
         bias = bias.grid if isinstance(bias, Quantized) else bias
         geometry, before = None, None
-        if target in _CONVOLUTIONS:
-            geometry, before = _geometry(weight.grid, rest[2:], _CONVOLUTIONS[target])
+        if target in CONVOLUTIONS:
+            geometry, before = _geometry(weight.grid, rest[2:], CONVOLUTIONS[target])
         node = self._key
 
         def compute(grid: Integers) -> Tensor:
@@ -249,14 +251,14 @@ class Execution(fx.Interpreter):
         """Let a sum or product of two quantized tensors wait; None where one is not."""
         if not isinstance(other, Quantized) or other.tensor is None:
             return None
-        first, second, join = x.tensor, other.tensor, _JOINING[target]
+        first, second, join = x.tensor, other.tensor, JOINING[target]
         return Waiting(
             "",
             lambda grid: join(first, second, float(grid.scale), int(grid.zero_point)),
             lambda: target(x.dequantized(), other.dequantized()),
         )
 
-    def _concatenated(self, args: Any) -> Quantized | None:
+    def _stacked(self, target: Any, args: Any) -> Quantized | None:
         """Join quantized tensors on one grid; None where they are not."""
         parts = args[0]
         if not all(isinstance(part, Quantized) and part.tensor is not None for part in parts):
@@ -265,12 +267,12 @@ class Execution(fx.Interpreter):
         if not all(part.grid.has_grid_of(first) for part in parts):
             return None
         low, high = min(p.grid.low for p in parts), max(p.grid.high for p in parts)
-        tensor = torch.cat([part.tensor for part in parts], *args[1:])
+        tensor = _STACKING[target]([part.tensor for part in parts], *args[1:])
         return Quantized(replace(first, low=low, high=high), tensor)
 
     def _size(self, target: Any, args: Any) -> Any:
         """Compute a size, which is a tensor while TorchScript records."""
-        value = _SIZES[target](*args)
+        value = SIZES[target](*args)
         if isinstance(value, Tensor):
             self._sizes[id(value)] = value
         return value
@@ -279,10 +281,9 @@ class Execution(fx.Interpreter):
         """Replace sizes by numbers, for operators that record no size."""
         if isinstance(tree, (tuple, list)):
             return type(tree)(self._fixed(item) for item in tree)
-        return int(tree) if id(tree) in self._sizes else tree
-
-    def _layer_of(self, weight: Integers) -> str:
-        return weight.proxy.rpartition(".")[0] or self.root
+        if isinstance(tree, dict):
+            return {name: self._fixed(item) for name, item in tree.items()}
+        return tree.item() if id(tree) in self._sizes else tree
 
     def _real(self, tree: Any, reader: str) -> Any:
         """Replace what is quantized by its real values."""
@@ -307,44 +308,32 @@ def _rounded_bias(
     return accumulator_bias(bias, scale, output.scale, layer).to(torch.float32) * scale
 
 
-def _moving(target: Any, rest: Any, kwargs: Any) -> Callable[[Tensor], Tensor] | None:
-    """Return the function that moves values, for an operator that does nothing else."""
-    if target in _MOVING:
-        function = _MOVING[target]
-        return lambda x: function(x, *rest, **kwargs)
-    if target is aten.max_pool3d.default:
-        return lambda x: _as_real(x, lambda real: torch.max_pool3d(real, *rest))
-    if target is aten.dropout.default and not rest[1]:
-        return lambda x: x
-    if target is aten.pad.default:
-        mode = rest[1] if len(rest) > 1 else "constant"
-        fill = rest[2] if len(rest) > 2 else None
-        if mode == "constant" and not fill:
-            return lambda x: F.pad(x, list(rest[0]))
-        # Of these, PyTorch has kernels for reflection in one and two dimensions only.
-        if mode == "reflect" and len(rest[0]) <= 4:
-            return lambda x: F.pad(x, list(rest[0]), mode)
-        if mode != "constant":
-            return lambda x: _as_real(x, lambda real: F.pad(real, list(rest[0]), mode))
-    return None
+def _name_of(target: Any) -> str:
+    """Name an operator without its overload, as users write it."""
+    return getattr(target, "__name__", str(target)).partition(".")[0]
 
 
-def _as_real(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Move the values of a quantized tensor where no kernel moves its integers."""
-    real = function(x.dequantize())
-    return torch.quantize_per_tensor(real, x.q_scale(), x.q_zero_point(), torch.quint8)
+def _is_value(item: Any) -> bool:
+    return isinstance(item, (Quantized, Waiting))
 
 
-def _moved(x: Quantized | Waiting, function: Callable[[Tensor], Tensor]) -> Any:
+def _moved(x: Quantized | Waiting, function: Callable[[Tensor], Tensor], pads: bool) -> Any:
     if isinstance(x, Waiting):
-        return x.followed_by(function)
+        return x.followed_by(function, pads)
     return None if x.tensor is None else Quantized(x.grid, function(x.tensor))
+
+
+def _split(x: Quantized | Waiting, function: Callable[..., Any], rest: Any) -> Any:
+    if isinstance(x, Waiting) or x.tensor is None:
+        return None
+    return tuple(Quantized(x.grid, part) for part in function(x.tensor, *rest))
 
 
 def _clamped(x: Quantized | Waiting, low: float, high: float) -> Any:
     """Clamp real values by clamping their integers: quantization keeps their order."""
     if isinstance(x, Waiting):
-        return x.limited(low, high)
+        # Zeros that were put around the values are clamped too.
+        return None if x.is_padded and not low <= 0 <= high else x.limited(low, high)
     first, last = x.grid.exact_integer_of(low), x.grid.exact_integer_of(high)
     if x.tensor is None or first is None or last is None:
         return None

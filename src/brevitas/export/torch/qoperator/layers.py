@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas.export.onnx.standard.qoperator.integers import Integers
+from brevitas.export.common.integers import Integers
 
 __all__ = ["Geometry", "QuantizedLayer", "quantized_layer", "may_overflow", "quantized_weight"]
 

@@ -5,43 +5,32 @@ Layer: export (L8).
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from brevitas.export.common.handler.base import BaseHandler
+from brevitas.export.common.destination import Destination, check_destination, write_whole
+from brevitas.export.common.failures import tracing_failed
+from brevitas.export.common.inputs import plain_signature, plain_values, solve_inputs
+from brevitas.export.common.integer_model import check_integer_model
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError
-from brevitas.export.manager import (
-    BaseManager,
-    export_mode,
-)
-from brevitas.export.onnx.handler import ONNXBaseHandler
-from brevitas.export.onnx.manager import (
-    _first_line,
-    _own_error,
-    _plain_signature,
-    plain_values,
-    solve_inputs,
-)
+from brevitas.export.manager import BaseManager, export_mode
+from brevitas.export.onnx.handler import joins
 from brevitas.export.onnx.standard.manager import DEFAULT_OPSET
-from brevitas.export.onnx.standard.qoperator.manager import StdQOpONNXManager, check_weights
+from brevitas.export.onnx.standard.qoperator.manager import StdQOpONNXManager
 from brevitas.export.torch.qoperator.execution import Execution
+from brevitas.export.torch.qoperator.sizes import expect_sizes
+from brevitas.export.torch.qoperator.tracing import Traced, trace_open
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["TorchQOpManager"]
-
-# Nodes by which torch.export states what it assumed; nothing of a model depends on them.
-_ASSERTIONS = (
-    torch.ops.aten._assert_tensor_metadata.default,
-    torch.ops.aten._assert_scalar.default,
-    torch.ops.aten.sym_constrain_range_for_size.default,
-)
 
 
 class TorchQOpManager(BaseManager):
@@ -82,7 +71,7 @@ class TorchQOpManager(BaseManager):
         cls,
         module: nn.Module,
         args: Tensor | QuantTensor | tuple[Any, ...] | None = None,
-        export_path: str | os.PathLike[str] | None = None,
+        export_path: Destination | None = None,
         input_shape: tuple[int, ...] | None = None,
         input_t: Tensor | QuantTensor | None = None,
     ) -> torch.jit.ScriptModule:
@@ -91,7 +80,8 @@ class TorchQOpManager(BaseManager):
         Args:
             module: the model, on the CPU.
             args: example input, or a tuple of them.
-            export_path: where to write the file; nothing is written where None.
+            export_path: path of the file, or a file opened for writing bytes; nothing is written
+                where None.
             input_shape: shape of a random example input, in place of ``args``.
             input_t: example input, in place of ``args``.
 
@@ -102,18 +92,20 @@ class TorchQOpManager(BaseManager):
             ExportError: on a layer or quantizer that has no quantized operator.
         """
         inputs = solve_inputs(module, args, input_shape, input_t)
-        check_weights(module)
+        check_destination(export_path)
+        check_integer_model(module, inputs)
         _check_device(module)
         session = ExportSession(opset=DEFAULT_OPSET)
-        graph = cls.trace(module, inputs, session)
+        traced = cls.trace(module, inputs, session)
         values = plain_values(inputs)
+        root = type(module).__name__
         with torch.no_grad(), _without_deprecations():
-            runner = _Runner(graph, session, type(module).__name__)
-            runner(*values)
+            runner = _Runner(traced, session, root)
+            check_outputs(runner(*values), root)
             overflowing = runner.overflowing
-            traced: Any = torch.jit.trace(runner.eval(), values, check_trace=False, strict=False)
+            file = _script(runner, values)
             if export_path is not None:
-                torch.jit.save(traced, os.fspath(export_path))
+                write_whole(export_path, partial(torch.jit.save, file))
         if overflowing:
             warnings.warn(
                 "8-bit weights on 8-bit inputs overflow on x86 CPUs without VNNI; set "
@@ -121,88 +113,109 @@ class TorchQOpManager(BaseManager):
                 UserWarning,
                 stacklevel=2,
             )
-        return traced
+        return file
 
     @classmethod
-    def trace(
-        cls, module: nn.Module, inputs: tuple[Any, ...], session: ExportSession
-    ) -> fx.GraphModule:
+    def trace(cls, module: nn.Module, inputs: tuple[Any, ...], session: ExportSession) -> Traced:
         """Trace a model to float operators between nodes that quantize and dequantize."""
-
-        def configure(handler: BaseHandler) -> None:
-            if isinstance(handler, ONNXBaseHandler):
-                handler.session = session
-
         values = plain_values(inputs)
-        with _plain_signature(module, inputs), export_mode(cls, module, configure):
+        with plain_signature(module, inputs), export_mode(cls, module, joins(session)):
             module(*values)
             session.restart()
-            try:
-                program = torch.export.export(
-                    module, values, dynamic_shapes=_dynamic(values), strict=False
-                )
-            except Exception as error:
-                cause = _own_error(error)
-                if cause is not None:
-                    raise cause from error
-                raise ExportError(
-                    f"tracing failed: {_first_line(error)} Make forward traceable by "
-                    "torch.export (no branches on tensor values), or take the layer out."
-                ) from error
-        graph = program.module(check_guards=False)
-        for node in list(graph.graph.nodes):
-            if node.target in _ASSERTIONS:
-                graph.graph.erase_node(node)
-            elif "shape" in node.kwargs:
-                # That of a symbolic node, which reads sizes that nothing else needs.
-                node.kwargs = {**node.kwargs, "shape": ()}
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        return graph
+            return trace_open(module, values)
 
 
 class _Runner(nn.Module):
     """The model as packed layers, and the graph that says in which order they run.
 
     Args:
-        graph: the traced model.
+        traced: the traced model.
         session: the export under way.
         root: name of the whole model, for messages.
     """
 
-    def __init__(self, graph: fx.GraphModule, session: ExportSession, root: str) -> None:
+    def __init__(self, traced: Traced, session: ExportSession, root: str) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        # In a tuple: its float parameters are no part of the file.
-        self._execution = (Execution(graph, session, self.layers, root),)
+        # In tuples: float parameters and a compiled function are no part of the file.
+        self._execution = (Execution(traced.graph, session, self.layers, root),)
+        self._expect_sizes = (torch.jit.script(expect_sizes),)
+        self.limits = traced.limits
 
     @property
     def overflowing(self) -> list[str]:
         """Layers whose products can exceed 16 bits."""
         return self._execution[0].overflowing
 
-    def forward(self, *args: Tensor) -> Any:
-        """Run the graph."""
-        return self._execution[0].run(*args)
+    def forward(self, *args: Any) -> Any:
+        """Check the inputs, and run the graph."""
+        leaves, structure = tree_flatten(args)
+        for index, limits in enumerate(self.limits):
+            if limits is not None:
+                expected = f"input {index} of sizes {limits.text}"
+                bounds = (list(limits.low), list(limits.high), expected)
+                leaves[index] = self._expect_sizes[0](leaves[index], *bounds)
+        return self._execution[0].run(*tree_unflatten(leaves, structure))
 
 
-def _dynamic(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Leave the sizes of all inputs open; torch.export closes those that the model fixes.
+def _script(runner: _Runner, values: tuple[Any, ...]) -> Any:
+    try:
+        return torch.jit.trace(runner.eval(), values, check_trace=False, strict=False)
+    except RuntimeError as error:
+        raise tracing_failed(error) from error
 
-    It takes a size of 1 for a fixed one in any case.
+
+def check_outputs(outputs: Any, layer: str) -> None:
+    """Raise on outputs that TorchScript has no type for.
+
+    Args:
+        outputs: what the model returned.
+        layer: name of the model.
+
+    Raises:
+        ExportError: on anything but tensors, tuples, and lists and dicts of one type.
+
+    Example:
+        >>> check_outputs((torch.ones(1), None), "Net")
+        Traceback (most recent call last):
+        brevitas.export.common.spec.ExportError: the model returns (Tensor, None): a file returns
+        tensors, tuples of them, and lists and dicts of one type; return a tuple. Layer: Net
     """
-    auto = torch.export.Dim.AUTO
-    return tuple(
-        {dim: auto for dim, size in enumerate(value.shape) if size > 1}
-        if isinstance(value, Tensor)
-        else None
-        for value in values
-    )
+    if not _has_type(outputs):
+        raise ExportError(
+            f"the model returns {_kind(outputs)}: a file returns tensors, tuples of them, and "
+            f"lists and dicts of one type; return a tuple. Layer: {layer}"
+        )
+
+
+def _has_type(outputs: Any) -> bool:
+    if isinstance(outputs, Tensor):
+        return True
+    if isinstance(outputs, tuple):
+        return all(map(_has_type, outputs))
+    if isinstance(outputs, (list, dict)):
+        items = list(outputs.values()) if isinstance(outputs, dict) else outputs
+        return all(map(_has_type, items)) and len(set(map(_kind, items))) == 1
+    return False
+
+
+def _kind(outputs: Any) -> str:
+    """Describe the structure of outputs."""
+    if outputs is None:
+        return "None"
+    if isinstance(outputs, dict):
+        inner = ", ".join(f"{name!r}: {_kind(item)}" for name, item in outputs.items())
+        return f"{{{inner}}}"
+    if isinstance(outputs, (tuple, list)):
+        inner = ", ".join(map(_kind, outputs))
+        return f"({inner})" if isinstance(outputs, tuple) else f"[{inner}]"
+    return type(outputs).__name__
 
 
 def _check_device(module: nn.Module) -> None:
     """Raise on a model that is not on the CPU, where the quantized operators are."""
-    devices = {tensor.device for tensor in module.parameters()} - {torch.device("cpu")}
+    tensors = (*module.parameters(), *module.buffers())
+    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     if devices:
         raise ExportError(
             f"device={devices.pop()}: PyTorch's quantized operators run on the CPU; call "

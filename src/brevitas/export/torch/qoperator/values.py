@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from brevitas.export.onnx.standard.qoperator.integers import Integers, needs_output
+from brevitas.export.common.integers import Integers, needs_output
 
 __all__ = ["Quantized", "Waiting"]
 
@@ -57,6 +57,7 @@ class Waiting:
         low: smallest real value behind the layer.
         high: largest real value behind the layer.
         tail: what moves the values behind the layer.
+        is_padded: whether one of these puts zeros around the values.
     """
 
     layer: str
@@ -65,15 +66,16 @@ class Waiting:
     low: float = -math.inf
     high: float = math.inf
     tail: tuple[Callable[[Tensor], Tensor], ...] = ()
+    is_padded: bool = False
 
     def limited(self, low: float, high: float) -> Waiting:
         """Return the same with a clamp behind it."""
         low, high = (min(max(limit, low), high) for limit in (self.low, self.high))
         return replace(self, low=low, high=high)
 
-    def followed_by(self, function: Callable[[Tensor], Tensor]) -> Waiting:
-        """Return the same with something behind it that moves values."""
-        return replace(self, tail=(*self.tail, function))
+    def followed_by(self, function: Callable[[Tensor], Tensor], pads: bool = False) -> Waiting:
+        """Return the same with something behind it that moves values, or puts zeros around."""
+        return replace(self, tail=(*self.tail, function), is_padded=self.is_padded or pads)
 
     def quantized(self, grid: Integers) -> Quantized:
         """Compute the value on the integers of its quantizer."""

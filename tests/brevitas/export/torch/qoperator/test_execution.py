@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from brevitas.export import export_torch_qop
-from brevitas.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantIdentity, QuantReLU
+from brevitas.export.common.spec import ExportError
+from brevitas.nn import (
+    QuantConv1d,
+    QuantConv2d,
+    QuantConv3d,
+    QuantIdentity,
+    QuantLinear,
+    QuantReLU,
+)
 from brevitas.quant import Int8ActPerTensorFloat
 
 pytestmark = [
@@ -27,6 +37,25 @@ class Doubled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         return self.last(x * x.transpose(1, 2))
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def clamps(x: Tensor) -> Tensor:
+    return x.clamp(min=-0.2).clamp_(max=0.4).clamp_min(-0.1).clamp(-0.1, 0.3)
+
+
+def dealt_out(x: Tensor) -> Tensor:
+    left, right = x.chunk(2, dim=1)
+    first, *_ = torch.stack([right, left]).unbind(0)
+    return first
 
 
 MODELS = {
@@ -63,6 +92,19 @@ MODELS = {
         (2, 2, 6, 6),
     ),
     "product": (Doubled(), (2, 5, 5)),
+    "clamps of functions": (
+        nn.Sequential(QuantConv1d(2, 4, 3, **INPUT), Applied(clamps), QuantIdentity()),
+        (2, 2, 6),
+    ),
+    "dealt out": (
+        nn.Sequential(
+            QuantIdentity(),
+            Applied(dealt_out),
+            QuantConv1d(2, 4, 3, bias=False, weight_bit_width=6),
+            QuantIdentity(),
+        ),
+        (2, 4, 6),
+    ),
 }
 
 
@@ -77,3 +119,60 @@ def test_operators_around_layers(name: str) -> None:
     # A step, since sums close to the edge between two integers may round either way.
     allowed = 1.01 * quantizer.act_quant.scale()
     assert (traced(x) - model(x)).abs().max() < allowed
+
+
+def test_zeros_around_values_are_clamped_too() -> None:
+    model = nn.Sequential(
+        QuantConv1d(2, 4, 3, **INPUT), nn.ZeroPad1d(1), nn.Hardtanh(0.1, 0.3), QuantIdentity()
+    )
+    model(torch.randn(2, 2, 6))
+    with pytest.raises(ExportError, match="read by hardtanh before it is quantized.*Layer: 0$"):
+        export_torch_qop(model.eval(), torch.randn(2, 2, 6))
+
+
+class Reweighted(nn.Module):
+    """A quantized weight that something else than a layer of this library reads."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer = QuantLinear(4, 4, bias=False, weight_bit_width=6)
+        self.quant = QuantIdentity()
+        self.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 0.0]))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.quant_weight()
+        return self.quant(self.function(self.quant(x), weight * self.mask))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x, weight: nn.functional.linear(x, weight - weight.mean()), "linear"),
+        (lambda x, weight: x @ weight, "matmul"),
+        (lambda x, weight: torch.einsum("bi,io->bo", x, weight), "einsum"),
+    ],
+)
+def test_a_layer_never_computes_with_a_quantized_weight_in_real_values(
+    function: Callable[[Tensor, Tensor], Tensor], name: str
+) -> None:
+    model = Reweighted(function)
+    model(torch.randn(3, 4))
+    with pytest.raises(ExportError, match=f"^{name}: its weight is quantized.*Layer: layer$"):
+        export_torch_qop(model.eval(), torch.randn(3, 4))
+
+
+def test_a_weight_may_be_read_where_no_layer_does() -> None:
+    model = Reweighted(lambda x, weight: x + weight.sum(0))
+    x = torch.randn(3, 4)
+    model(x)
+    traced = export_torch_qop(model.eval(), x)
+    assert (traced(x) - model(x)).abs().max() < 1.01 * model.quant.act_quant.scale()
+
+
+def test_a_bias_that_depends_on_an_input_is_refused() -> None:
+    model = Reweighted(lambda x, weight: x)
+    model.function = lambda x, _: nn.functional.linear(x, model.layer.quant_weight(), x.sum(0))
+    model(torch.randn(3, 4))
+    with pytest.raises(ExportError, match="^linear: its weight is quantized.*Layer: layer$"):
+        export_torch_qop(model.eval(), torch.randn(3, 4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from brevitas.export.onnx.standard.qoperator.integers import Integers
+from brevitas.export.common.integers import Integers
 from brevitas.export.torch.qoperator.layers import (
     Geometry,
     may_overflow,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -206,9 +208,148 @@ def test_what_has_no_quantized_operator_names_layer_and_remedy(
     assert not path.exists()
 
 
+class Sliced(nn.Module):
+    """Reads sizes: for a slice, for arithmetic that TorchScript records, and in a branch."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__()
+        self.layer = QuantLinear(4, 4, bias=False, **SIGNED)
+        self.position = nn.Parameter(torch.randn(9, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 5:
+            x = -x
+        x = x + self.position[: x.shape[1]]
+        return self.layer(x[:, : x.shape[1] // 2] / x.shape[1]).flip(0)
+
+
+def test_a_file_takes_the_sizes_that_it_computes_right_and_no_others(tmp_path: Path) -> None:
+    model = Sliced()
+    loaded = saved(model, torch.randn(1, 6, 4), tmp_path / "model.pt")
+    for shape in ((1, 6, 4), (4, 8, 4), (5, 2, 4)):
+        x = torch.randn(shape)
+        difference = ((loaded(x) - model(x)) / model.layer.output_quant.scale()).abs()
+        assert difference.max() < 1.01
+    for shape in ((6, 6, 4), (1, 6, 3), (6, 4)):
+        with pytest.raises(torch.jit.Error, match=r"input 0 of sizes \[0 to 5, any, 4\]"):
+            loaded(torch.randn(shape))
+
+
+def test_a_size_that_is_a_constant_of_the_file_is_fixed(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = QuantLinear(4, 4, bias=False, **SIGNED)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) / math.sqrt(x.shape[0])
+
+    loaded = saved(Scaled(), torch.randn(3, 4), tmp_path / "model.pt")
+    with pytest.raises(torch.jit.Error, match=r"sizes \[3, 4\]"):
+        loaded(torch.randn(2, 4))
+
+
+class Inplace(nn.Module):
+    """Changes values in place that something else reads as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = QuantIdentity()
+        self.first = QuantConv1d(3, 3, 1, bias=False, **SIGNED)
+        self.last = QuantConv1d(3, 3, 1, bias=False, **SIGNED)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.input(x)
+        y = self.first(x)
+        x += y
+        nn.functional.relu(y, inplace=True)
+        return self.last(x), y
+
+
+def test_changes_in_place_reach_every_reader(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 5)
+    model = Inplace()
+    loaded = saved(model, x, tmp_path / "model.pt")
+    scales = (model.last.output_quant.scale(), model.first.output_quant.scale())
+    for result, expected, scale in zip(loaded(x), model(x), scales, strict=True):
+        # A step in the first layer may move the last one by more than one.
+        assert (result - expected).abs().max() < 2.01 * scale
+
+
+class Many(nn.Module):
+    """Any number of inputs, and outputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = QuantLinear(3, 2, bias=False, **SIGNED)
+
+    def forward(self, *inputs: Tensor, scale: float = 2.0) -> dict[str, Tensor]:
+        return {str(index): self.layer(x) * scale for index, x in enumerate(inputs)}
+
+
+def test_any_number_of_inputs_and_outputs_by_name(tmp_path: Path) -> None:
+    inputs = (torch.randn(4, 3), torch.randn(2, 3))
+    model = Many()
+    model(*inputs)
+    export_torch_qop(model.eval(), inputs, tmp_path / "model.pt")
+    result, expected = torch.jit.load(tmp_path / "model.pt")(*inputs), model(*inputs)
+    assert list(result) == list(expected)
+    for name, value in expected.items():
+        assert (result[name] - value).abs().max() < 2.01 * model.layer.output_quant.scale()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: (x, None), r"\(Tensor, None\).*return a tuple"),
+        (lambda x: {"a": x, "b": [x]}, r"\{'a': Tensor, 'b': \[Tensor\]\}"),
+        (lambda x: (x, 3), r"\(Tensor, int\)"),
+    ],
+)
+def test_outputs_that_torchscript_has_no_type_for(function: Any, message: str) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return function(x)
+
+    with pytest.raises(ExportError, match=f"the model returns {message}.*Layer: Model$"):
+        export_torch_qop(Model(), torch.ones(1))
+
+
+def test_a_constant_may_be_an_output() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.arange(3.0))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, self.mask
+
+    model = Model()
+    result = export_torch_qop(model, torch.ones(1))(torch.zeros(1))[1]
+    assert torch.equal(result, model.mask)
+
+
+def test_a_compiled_model_is_exported_as_written() -> None:
+    model = nn.Sequential(QuantLinear(3, 2, **SHIFTED))
+    x = torch.randn(4, 3)
+    model(x)
+    compiled: Any = torch.compile(model.eval())
+    traced = export_torch_qop(compiled, x)
+    assert (traced(x) - model(x)).abs().max() < 1.01 * model[0].output_quant.scale()
+
+
+def test_a_file_that_is_open() -> None:
+    stream = io.BytesIO()
+    traced = export_torch_qop(nn.ReLU(), torch.ones(2), stream)
+    stream.seek(0)
+    x = torch.randn(3)
+    assert torch.equal(torch.jit.load(stream)(x), traced(x))
+
+
 def test_models_elsewhere_are_refused() -> None:
-    with pytest.raises(ExportError, match="model.cpu"):
-        export_torch_qop(nn.Linear(2, 2, device="meta"), torch.zeros(1, 2))
+    for model in (nn.Linear(2, 2, device="meta"), nn.BatchNorm1d(2, affine=False).to("meta")):
+        with pytest.raises(ExportError, match="model.cpu"):
+            export_torch_qop(model, torch.zeros(1, 2))
 
 
 def test_the_model_is_afterwards_what_it_was() -> None:

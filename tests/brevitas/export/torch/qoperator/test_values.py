@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brevitas.export.common.integers import Integers
 from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx.standard.qoperator.integers import Integers
 from brevitas.export.torch.qoperator.values import Quantized, Waiting
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,6 +40,14 @@ def test_what_waits_is_computed_on_the_grid_of_its_quantizer() -> None:
     waiting = Waiting("fc", _quantize).limited(0.0, 2.0).followed_by(lambda x: x.reshape(3, 1))
     value = waiting.quantized(_grid())
     assert value.dequantized().tolist() == [[0.0], [0.5], [2.0]]
+
+
+def test_zeros_that_wait_are_remembered() -> None:
+    waiting = Waiting("fc", _quantize).followed_by(lambda x: x.reshape(3, 1))
+    assert not waiting.is_padded
+    padded = waiting.followed_by(lambda x: torch.nn.functional.pad(x, (0, 1)), pads=True)
+    assert padded.followed_by(lambda x: x).is_padded
+    assert padded.quantized(_grid()).dequantized().tolist() == [[-2.0, 0.0], [0.5, 0.0], [3.0, 0.0]]
 
 
 def test_what_waits_may_have_real_values() -> None:

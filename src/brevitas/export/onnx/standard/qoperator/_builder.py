@@ -92,30 +92,26 @@ class Builder:
         self,
         operator: str,
         inputs: Sequence[str],
-        output: str,
+        outputs: Sequence[str],
         name: str,
         attributes: Sequence[Any] = (),
         **values: Any,
-    ) -> str:
+    ) -> None:
         """Write a node.
 
         Args:
             operator: name of the standard operator.
             inputs: tensors it reads.
-            output: tensor it computes.
+            outputs: tensors it computes.
             name: what it stands for, the start of its name.
             attributes: attributes to copy from another node.
             **values: further attributes.
-
-        Returns:
-            ``output``.
         """
         node = self.onnx.helper.make_node(
-            operator, list(inputs), [output], f"{name}/{operator}_{output}", **values
+            operator, list(inputs), list(outputs), f"{name}/{operator}_{outputs[0]}", **values
         )
         node.attribute.extend(attributes)
         self.nodes.append(node)
-        return output
 
     def finish(self) -> Any:
         """Put the new nodes and the constants that they read into the model, and return it."""

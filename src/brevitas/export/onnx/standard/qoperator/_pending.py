@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx.standard.qoperator._builder import Builder
-from brevitas.export.onnx.standard.qoperator.integers import (
+from brevitas.export.common.integers import (
     EIGHT_BITS,
     Integers,
     accumulator_bias,
 )
+from brevitas.export.common.spec import ExportError
+from brevitas.export.onnx.standard.qoperator._builder import Builder
 
-__all__ = ["Pending", "limit", "move", "write_pending"]
+__all__ = ["Pending", "limit", "move", "split", "write_pending"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,7 @@ class Pending:
         low: smallest real value behind the layer.
         high: largest real value behind the layer.
         tail: nodes behind the layer that only move values.
+        is_padded: whether one of these puts zeros around the values.
     """
 
     node: Any
@@ -51,10 +52,7 @@ class Pending:
     low: float = -math.inf
     high: float = math.inf
     tail: tuple[Any, ...] = ()
-
-    def layer(self, root: str) -> str:
-        """Name of the layer that the weight belongs to."""
-        return self.weight.proxy.rpartition(".")[0] or root
+    is_padded: bool = False
 
     def limited(self, node: Any, low: float, high: float) -> Pending:
         """Return the same with a clamp behind it."""
@@ -62,8 +60,9 @@ class Pending:
         return replace(self, last=node, low=low, high=high)
 
     def followed_by(self, node: Any) -> Pending:
-        """Return the same with a node behind it that moves values."""
-        return replace(self, last=node, tail=(*self.tail, node))
+        """Return the same with a node behind it that moves values, or puts zeros around."""
+        is_padded = self.is_padded or node.op_type == "Pad"
+        return replace(self, last=node, tail=(*self.tail, node), is_padded=is_padded)
 
     def takes_bias(self, bias: Integers | Tensor) -> bool:
         """Whether a vector that is added is the bias of this product of matrices."""
@@ -86,7 +85,7 @@ def limit(builder: Builder, source: Integers, low: float, high: float) -> Intege
         for value, meaning in ((low, "minimum"), (high, "maximum"))
     ]
     output = builder.unique(f"{source.name}.limited")
-    builder.add("Clip", (source.name, *bounds), output, source.proxy)
+    builder.add("Clip", (source.name, *bounds), (output,), source.proxy)
     return replace(source, name=output, low=low, high=high)
 
 
@@ -95,12 +94,21 @@ def move(builder: Builder, source: Integers, node: Any) -> Integers:
     inputs = [source.name, *node.input[1:]]
     low, high = source.low, source.high
     if node.op_type == "Pad":
+        # In the modes that repeat values, the value to pad with is read by nobody.
         zero = builder.add_constant(source.zero_point, f"{source.proxy}.zero_point")
         inputs = [source.name, node.input[1], zero, *node.input[3:]]
         low, high = min(low, int(source.zero_point)), max(high, int(source.zero_point))
     output = builder.unique(f"{node.output[0]}.integers")
-    builder.add(node.op_type, inputs, output, source.proxy, node.attribute)
+    builder.add(node.op_type, inputs, (output,), source.proxy, node.attribute)
     return replace(source, name=output, low=low, high=high)
+
+
+def split(builder: Builder, source: Integers, node: Any) -> list[Integers]:
+    """Write a node that deals values out so that it deals out integers."""
+    outputs = [builder.unique(f"{name}.integers") for name in node.output]
+    inputs = (source.name, *node.input[1:])
+    builder.add(node.op_type, inputs, outputs, source.proxy, node.attribute)
+    return [replace(source, name=output) for output in outputs]
 
 
 def write_pending(builder: Builder, pending: Pending, target: Integers, root: str) -> Integers:
@@ -115,7 +123,7 @@ def write_pending(builder: Builder, pending: Pending, target: Integers, root: st
     Returns:
         The output, which has the dtype of the layer's input.
     """
-    source, weight, layer = pending.source, pending.weight, pending.layer(root)
+    source, weight, layer = pending.source, pending.weight, pending.weight.layer(root)
     for item, what in ((source, "input"), (target, "output"), (weight, "weight")):
         if item.dtype not in EIGHT_BITS or (item.axis is not None and item is not weight):
             raise ExportError(
@@ -131,7 +139,7 @@ def write_pending(builder: Builder, pending: Pending, target: Integers, root: st
         bias = _bias(builder, pending, weight, output, layer)
         inputs = (source.name, *_operands(builder, source, weight, output), *bias)
         _check_axis(weight, 0, layer)
-        builder.add("QLinearConv", inputs, output.name, layer, pending.node.attribute)
+        builder.add("QLinearConv", inputs, (output.name,), layer, pending.node.attribute)
     else:
         _write_linear(builder, pending, weight, output, layer)
     low, high = (output.integer_of(real) for real in (pending.low, pending.high))
@@ -184,7 +192,7 @@ def _write_matmul(
     if weight.data is not None:
         _check_axis(weight, 1, layer)
     inputs = (pending.source.name, *_operands(builder, pending.source, weight, output))
-    builder.add("QLinearMatMul", inputs, output.name, layer)
+    builder.add("QLinearMatMul", inputs, (output.name,), layer)
 
 
 def _write_linear(
@@ -193,7 +201,12 @@ def _write_linear(
     """Write a linear layer with a bias as a convolution over single positions."""
     assert weight.data is not None
     _check_axis(weight, 1, layer)
-    rank = pending.rank or 2
+    rank = pending.rank
+    if rank is None:
+        raise ExportError(
+            "the number of dimensions of the input is not known, which a linear layer with a bias "
+            f"needs; pass bias=False, or use export_onnx_qcdq. Layer: {layer}"
+        )
     spatial = [1] * max(rank - 2, 1)
     data = weight.data.t().reshape(*weight.data.t().shape, *spatial).contiguous()
     kernel = replace(weight, data=data, axis=None if weight.axis is None else 0)
@@ -206,7 +219,7 @@ def _write_linear(
         forth, back = ("Unsqueeze", extra, {}), ("Squeeze", extra, {})
     names = [builder.unique(f"{output.name}.{end}") for end in ("channels_second", "positions")]
     bias = _bias(builder, pending, weight, output, layer)
-    builder.add(forth[0], (pending.source.name, *forth[1]), names[0], layer, **forth[2])
+    builder.add(forth[0], (pending.source.name, *forth[1]), names[:1], layer, **forth[2])
     inputs = (names[0], *_operands(builder, pending.source, kernel, output), *bias)
-    builder.add("QLinearConv", inputs, names[1], layer)
-    builder.add(back[0], (names[1], *back[1]), output.name, layer, **back[2])
+    builder.add("QLinearConv", inputs, names[1:], layer)
+    builder.add(back[0], (names[1], *back[1]), (output.name,), layer, **back[2])

@@ -15,19 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brevitas.export.common.integers import (
+    EIGHT_BITS,
+    Integers,
+    needs_input,
+    needs_output,
+)
 from brevitas.export.common.spec import ExportError
 from brevitas.export.onnx.standard.qoperator._builder import Builder, captured_names
 from brevitas.export.onnx.standard.qoperator._pending import (
     Pending,
     limit,
     move,
+    split,
     write_pending,
-)
-from brevitas.export.onnx.standard.qoperator.integers import (
-    EIGHT_BITS,
-    Integers,
-    needs_input,
-    needs_output,
 )
 
 __all__ = ["fuse"]
@@ -36,9 +37,25 @@ _STANDARD = ("", "ai.onnx")
 
 # Operators that move values without changing them, or keep the largest: they act on the integers
 # as they do on the real values.
-_MOVING = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MOVING = (
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "MaxPool",
+    "Pad",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Operators whose weight is to be integers, if it is quantized; these read it or their input first.
+_LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 
 _NO_OPERATOR = (
     "standard ONNX has no operator on integers for this {}; use export_onnx_qcdq. Layer: {}"
@@ -72,6 +89,7 @@ class Fusion:
         stored: integers of tensors whose real values may not have been written.
         moved: integers of the old graph, where they are in the new one.
         pending: layers that wait for the quantizer of their output.
+        weights: real values that are made of quantized weights and other constants.
     """
 
     def __init__(self, model: Any, root: str) -> None:
@@ -80,6 +98,7 @@ class Fusion:
         self.stored: dict[str, Integers] = {}
         self.moved: dict[str, Integers] = {}
         self.pending: dict[str, Pending] = {}
+        self.weights: dict[str, Integers] = {}
         self._real: set[str] = set()
         moving: dict[str, Callable[[Any], bool]] = dict.fromkeys(_MOVING, self._move)
         self._rules: dict[str, Callable[[Any], bool]] = moving | {
@@ -92,6 +111,7 @@ class Fusion:
             "MatMul": self._matmul,
             "QuantizeLinear": self._quantize,
             "Relu": self._relu,
+            "Split": self._split,
         }
 
     def run(self) -> Any:
@@ -107,9 +127,33 @@ class Fusion:
 
     def _keep(self, node: Any) -> None:
         """Copy a node, behind the real values that it reads."""
-        for name in captured_names(node):
+        names = captured_names(node)
+        self._follow_weights(node, names)
+        for name in names:
             self._make_real(name, node.op_type)
         self.builder.nodes.append(node)
+
+    def _follow_weights(self, node: Any, names: list[str]) -> None:
+        """Raise where a layer computes with a quantized weight in real values.
+
+        A node that reads nothing but weights and other constants hands a weight on.
+        """
+        weights = [self._weight(name) for name in names]
+        weight = next((item for item in weights if item is not None), None)
+        if weight is None:
+            return
+        if node.op_type in _LAYERS and any(item is not None for item in weights[:2]):
+            raise ExportError(_NO_OPERATOR.format(node.op_type, weight.layer(self.root)))
+        constant = self.builder.constant
+        if all(
+            i is not None or constant(n) is not None for i, n in zip(weights, names, strict=True)
+        ):
+            self.weights.update(dict.fromkeys(node.output, weight))
+
+    def _weight(self, name: str) -> Integers | None:
+        """Find the quantized weight that a value was made from."""
+        stored = self.stored.get(name)
+        return stored if stored is not None and stored.data is not None else self.weights.get(name)
 
     def _make_real(self, name: str, reader: str = "") -> None:
         """Write the real values of a tensor unless the graph has them."""
@@ -118,18 +162,12 @@ class Fusion:
         if name in self.pending:
             pending = self.pending[name]
             if not pending.is_optional:
-                raise needs_output(self._layer_of(pending.weight), reader, "export_onnx_qcdq")
+                raise needs_output(pending.weight.layer(self.root), reader, "export_onnx_qcdq")
             self._real.add(name)
             self._keep(pending.last)
         elif name in self.stored:
-            source = self.stored[name]
-            if source.data is not None and reader in _LAYERS:
-                raise ExportError(_NO_OPERATOR.format(reader, self._layer_of(source)))
             self._real.add(name)
-            self._write_dequantize(source, name)
-
-    def _layer_of(self, weight: Integers) -> str:
-        return weight.proxy.rpartition(".")[0] or self.root
+            self._write_dequantize(self.stored[name], name)
 
     def _write_dequantize(self, source: Integers, output: str) -> None:
         builder, proxy = self.builder, source.proxy
@@ -139,7 +177,7 @@ class Fusion:
         if source.data is not None:
             integers = builder.add_constant(source.data, f"{proxy}.integers")
         values: dict[str, Any] = {} if source.axis is None else {"axis": source.axis}
-        builder.add("DequantizeLinear", (integers, scale, zero_point), output, proxy, **values)
+        builder.add("DequantizeLinear", (integers, scale, zero_point), (output,), proxy, **values)
 
     def _grid(self, node: Any, name: str, data: Tensor | None = None) -> Integers | None:
         """Read what a QuantizeLinear or DequantizeLinear says, None where it is computed."""
@@ -208,6 +246,9 @@ class Fusion:
         source = self.stored.get(node.input[0])
         if node.input[0] in self.pending:
             pending = self.pending[node.input[0]]
+            # Zeros that were put around the values are clamped too.
+            if pending.is_padded and not low <= 0 <= high:
+                return False
             self.pending[node.output[0]] = pending.limited(node, low, high)
             return True
         if source is None or source.data is not None or source.axis is not None:
@@ -228,14 +269,26 @@ class Fusion:
                 return False
             self.stored[node.output[0]] = source.transposed()
             return True
-        if not _moves_integers(node, self.builder):
+        if not _moves_integers(node, self.builder) or self._are_real(node.input[1:]):
             return False
-        if name in self.pending and node.op_type != "Pad":
+        if name in self.pending:
             self.pending[node.output[0]] = self.pending[name].followed_by(node)
         elif source is not None and source.axis is None and source.dtype in EIGHT_BITS:
             self.stored[node.output[0]] = move(self.builder, source, node)
         else:
             return False
+        return True
+
+    def _are_real(self, names: Any) -> bool:
+        """Whether any of the tensors is one that may only be there as integers."""
+        return any(name in self.stored or name in self.pending for name in names)
+
+    def _split(self, node: Any) -> bool:
+        source = self.stored.get(node.input[0])
+        if source is None or source.data is not None or source.axis is not None:
+            return False
+        parts = split(self.builder, source, node)
+        self.stored.update(zip(node.output, parts, strict=True))
         return True
 
     def _concat(self, node: Any) -> bool:
@@ -249,7 +302,7 @@ class Fusion:
                 return False
         names = [source.name for source in sources if source is not None]
         output = self.builder.unique(f"{node.output[0]}.integers")
-        self.builder.add("Concat", names, output, first.proxy, node.attribute)
+        self.builder.add("Concat", names, (output,), first.proxy, node.attribute)
         low = min(source.low for source in sources if source is not None)
         high = max(source.high for source in sources if source is not None)
         self.stored[node.output[0]] = replace(first, name=output, low=low, high=high)
@@ -285,7 +338,7 @@ class Fusion:
             return False
         source = self.stored.get(node.input[0])
         if source is None or source.data is not None:
-            raise needs_input(self._layer_of(weight))
+            raise needs_input(weight.layer(self.root))
         vector = self._bias(bias[0]) if bias else None
         if bias and vector is None:
             return False
@@ -311,7 +364,14 @@ class Fusion:
 
 
 def _moves_integers(node: Any, builder: Builder) -> bool:
-    """Whether a node does to integers what it does to real values; padding must be with zeros."""
+    """Whether a node does to integers what it does to real values.
+
+    Padding must be with zeros, resizing to the nearest value.
+    """
+    if node.op_type == "Resize":
+        modes = {item.name: item.s for item in node.attribute if item.name.endswith("mode")}
+        crops = modes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+        return modes.get("mode", b"nearest") == b"nearest" and not crops
     if node.op_type != "Pad" or len(node.input) < 3 or not node.input[2]:
         return True
     value = builder.constant(node.input[2])

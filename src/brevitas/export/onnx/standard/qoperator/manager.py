@@ -5,20 +5,19 @@ Layer: export (L8).
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from torch import nn
 
+from brevitas.export.common.integer_model import check_integer_model
 from brevitas.export.common.spec import ExportError
 from brevitas.export.onnx.standard.function import AXIS_OPSET
 from brevitas.export.onnx.standard.manager import StdONNXBaseManager
 from brevitas.export.onnx.standard.qcdq.handler import QCDQBiasHandler, QCDQTruncHandler
 from brevitas.export.onnx.standard.qoperator.fusion import fuse
 from brevitas.export.onnx.standard.qoperator.handler import QOpActHandler, QOpWeightHandler
-from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 
-__all__ = ["StdQOpONNXManager", "check_weights"]
+__all__ = ["StdQOpONNXManager"]
 
 
 class StdQOpONNXManager(StdONNXBaseManager):
@@ -56,33 +55,14 @@ class StdQOpONNXManager(StdONNXBaseManager):
     handlers = [QOpWeightHandler, QCDQBiasHandler, QOpActHandler, QCDQTruncHandler]
 
     @classmethod
-    def export_onnx(
-        cls,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        export_path: str | os.PathLike[str] | None,
-        disable_warnings: bool,
-        options: dict[str, Any],
-    ) -> Any:
-        """Export, after a check of what the graph will be made of."""
+    def check(cls, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Raise on an old version of the standard, and on layers that compute in real values."""
         opset = options.get("opset_version") or cls.default_opset
         if opset < AXIS_OPSET:
             raise ExportError(f"opset_version={opset}: integer operators need {AXIS_OPSET}.")
-        check_weights(module)
-        return super().export_onnx(module, args, export_path, disable_warnings, options)
+        check_integer_model(module, inputs)
 
     @classmethod
     def rewrite(cls, model: Any, name: str) -> Any:
         """Return the graph with integer operators in place of layers between integers."""
         return fuse(model, name)
-
-
-def check_weights(model: nn.Module) -> None:
-    """Raise where a quantized layer has a weight in floating point."""
-    for name, module in model.named_modules():
-        if isinstance(module, QuantWeightBiasInputOutputLayer):
-            if not module.weight_quant.is_quant_enabled:
-                raise ExportError(
-                    "weight_quant=None: an integer operator needs a quantized weight, such as "
-                    f"weight_quant=Int8WeightPerTensorFloat. Layer: {name or type(module).__name__}"
-                )

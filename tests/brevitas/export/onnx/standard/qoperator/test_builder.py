@@ -35,7 +35,7 @@ def test_constants_are_shared_by_name_and_value() -> None:
 def test_finish_keeps_what_is_read() -> None:
     builder = Builder(_model())
     scale = builder.add_constant(torch.full((1,), 2.0), "scale")
-    builder.add("Mul", ("x", scale), "y", "layer")
+    builder.add("Mul", ("x", scale), ("y",), "layer")
     model = builder.finish()
     assert [node.op_type for node in model.graph.node] == ["Mul"]
     assert [item.name for item in model.graph.initializer] == ["scale"]

@@ -109,6 +109,94 @@ def test_two_quantizers_behind_one_layer() -> None:
     assert (run_onnxruntime(exported, x) - model(x)).abs().max() < allowed
 
 
+class Moved(nn.Module):
+    """Values that are moved in front of a quantizer, and integers that are moved behind it."""
+
+    def __init__(self, before: Any, behind: Any) -> None:
+        super().__init__()
+        self.input = QuantIdentity()
+        self.first = QuantConv2d(2, 4, 3, bias=False)
+        self.between = QuantIdentity()
+        self.last = QuantConv2d(4, 2, 1, bias=False, output_quant=Int8ActPerTensorFloat)
+        self.before, self.behind = before, behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.between(self.before(self.first(self.input(x))))
+        return self.last(self.behind(x))
+
+
+def many_moves(x: Tensor) -> Tensor:
+    x = x[:, :, 1:, ::2][:, [3, 0, 2, 1]]
+    x = nn.functional.interpolate(x.repeat(1, 1, 2, 1), scale_factor=2)
+    return nn.functional.pad(nn.functional.pad(x, (1, 1, 1, 1), "reflect"), (1, 0, 2, 1))
+
+
+MOVES = {
+    "many": (many_moves, many_moves),
+    "batch": (lambda x: x[:1], lambda x: x.expand(3, -1, -1, -1)),
+    "clamped zeros": (lambda x: nn.functional.pad(x, (1, 0, 2, 1)).clamp(-0.3, 0.5), nn.Identity()),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_integers_are_moved(name: str) -> None:
+    x = torch.randn(2, 2, 8, 8)
+    model = prepared(Moved(*MOVES[name]), x)
+    exported = export_onnx_qop(model, x)
+    names = operators(exported)
+    assert names.count("QLinearConv") == 2
+    assert names[-1] == "DequantizeLinear" and names.count("DequantizeLinear") == 1
+    x = torch.randn(2, 2, 8, 8)
+    # A step of the layer before may come on top of that of the last one.
+    allowed = 2.01 * model.last.output_quant.scale()
+    assert (run_onnxruntime(exported, x) - model(x)).abs().max() < allowed
+
+
+def test_integers_are_dealt_out() -> None:
+    class Shuffle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input = QuantIdentity()
+            self.left = QuantConv2d(2, 2, 1, bias=False, output_quant=Int8ActPerTensorFloat)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            left, right = self.input(x).chunk(2, dim=1)
+            return self.left(left) + right, right
+
+    x = torch.randn(2, 4, 3, 3)
+    exported = export_onnx_qop(prepared(Shuffle(), x), x)
+    assert operators(exported)[:3] == ["QuantizeLinear", "Split", "QLinearConv"]
+
+
+def test_zeros_around_values_are_clamped_too() -> None:
+    model = nn.Sequential(
+        QuantConv1d(2, 4, 3, **INPUT), nn.ZeroPad1d(1), nn.Hardtanh(0.1, 0.3), QuantIdentity()
+    )
+    x = torch.randn(2, 2, 6)
+    with pytest.raises(ExportError, match="read by Clip before it is quantized.*Layer: 0$"):
+        export_onnx_qop(prepared(model, x), x)
+
+
+class Reweighted(nn.Module):
+    """A quantized weight that is changed before a layer reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = QuantConv1d(2, 4, 3, bias=False)
+        self.quant = QuantIdentity()
+        self.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.quant_weight() * self.mask
+        return self.quant(nn.functional.conv1d(self.quant(x), weight - weight.mean()))
+
+
+def test_a_layer_never_computes_with_a_quantized_weight_in_real_values() -> None:
+    x = torch.randn(2, 2, 6)
+    with pytest.raises(ExportError, match="no operator on integers for this Conv.*Layer: layer$"):
+        export_onnx_qop(prepared(Reweighted(), x), x)
+
+
 def test_layers_in_floating_point_stay() -> None:
     model = nn.Sequential(nn.Conv1d(2, 2, 1), QuantConv1d(2, 2, 1, **INPUT), QuantReLU())
     x = torch.randn(1, 2, 4)

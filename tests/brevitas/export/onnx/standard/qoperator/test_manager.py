@@ -223,6 +223,12 @@ def test_what_has_no_integer_operator_names_layer_and_remedy(
     assert not path.exists()
 
 
+def test_the_warning_about_missing_data_points_at_the_caller() -> None:
+    with pytest.warns(UserWarning, match="collected no statistics") as caught:
+        export_onnx_qop(QuantIdentity(), torch.ones(2))
+    assert caught[0].filename == __file__
+
+
 def test_old_versions_of_the_standard_are_refused() -> None:
     with pytest.raises(ExportError, match="opset_version=12"):
         export_onnx_qop(QuantIdentity(), torch.zeros(1), opset_version=12)

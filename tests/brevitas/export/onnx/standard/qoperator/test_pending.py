@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from brevitas.export.common.integers import Integers
 from brevitas.export.common.spec import ExportError
 from brevitas.export.onnx.standard.qoperator._builder import Builder
 from brevitas.export.onnx.standard.qoperator._pending import (
     Pending,
     limit,
     move,
+    split,
     write_pending,
 )
-from brevitas.export.onnx.standard.qoperator.integers import Integers
 
 onnx = pytest.importorskip("onnx")
 helper = pytest.importorskip("onnx.helper")
@@ -95,6 +96,26 @@ def test_padding_is_with_the_zero_point() -> None:
     move(builder, grid, node)
     assert builder.nodes[0].input[1] == "pads"
     assert builder.constant(builder.nodes[0].input[2]) == torch.tensor(7, dtype=torch.uint8)
+
+
+def test_zeros_that_wait_are_remembered() -> None:
+    pending = _pending("Conv", torch.ones(3, 2, 1, dtype=torch.int8))
+    moved = pending.followed_by(helper.make_node("Reshape", ["y", "shape"], ["z"]))
+    assert not moved.is_padded
+    assert moved.followed_by(helper.make_node("Pad", ["z", "pads"], ["p"])).is_padded
+
+
+def test_integers_are_dealt_out() -> None:
+    builder = _builder()
+    left, right = split(builder, _grid("x"), helper.make_node("Split", ["x", "n"], ["a", "b"]))
+    assert list(builder.nodes[0].output) == [left.name, right.name] == ["a.integers", "b.integers"]
+    assert list(builder.nodes[0].input) == ["x", "n"]
+
+
+def test_a_matrix_with_a_bias_needs_a_known_number_of_dimensions() -> None:
+    pending = _pending("MatMul", torch.ones(3, 2, dtype=torch.int8), bias=torch.ones(2))
+    with pytest.raises(ExportError, match="number of dimensions.*bias=False.*Layer: fc$"):
+        write_pending(_builder(), pending, _grid("y"), "net")
 
 
 def test_more_than_8_bits_are_refused() -> None:

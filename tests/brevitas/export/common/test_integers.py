@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brevitas.export.common.spec import ExportError
-from brevitas.export.onnx.standard.qoperator.integers import (
+from brevitas.export.common.integers import (
     Integers,
     accumulator_bias,
     needs_input,
     needs_output,
 )
+from brevitas.export.common.spec import ExportError
 
 
 def _grid(scale: float, zero_point: int, dtype: torch.dtype) -> Integers:

@@ -74,6 +74,10 @@ class Integers:
         """Type of the integers."""
         return self.zero_point.dtype
 
+    def layer(self, root: str) -> str:
+        """Name the layer that the quantizer belongs to; ``root`` where that is the whole model."""
+        return self.proxy.rpartition(".")[0] or root
+
     def moved_to(self, dtype: torch.dtype) -> Integers:
         """Return the same real values on integers of the other 8-bit dtype, 128 apart."""
         if dtype == self.dtype:
@@ -180,9 +184,9 @@ def accumulator_bias(
 def needs_input(layer: str) -> ExportError:
     """Make the error about a layer whose input is in real values."""
     return ExportError(
-        "the input is not quantized, which an integer operator needs; pass "
-        "input_quant=Int8ActPerTensorFloat, or put a QuantIdentity in front of the layer. "
-        f"Layer: {layer}"
+        "the input is not quantized directly in front of the layer, which an integer operator "
+        "needs; pass input_quant=Int8ActPerTensorFloat, or put a QuantIdentity in front of it, "
+        f"behind sums and averages too. Layer: {layer}"
     )
 
 
