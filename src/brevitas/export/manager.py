@@ -17,7 +17,7 @@ from brevitas.common import ExportMixin, LayerProtocol
 from brevitas.export.common.destination import Destination, check_destination, write_whole
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.spec import ExportError
-from brevitas.export.common.statistics import warn_without_statistics
+from brevitas.export.common.statistics import warn_of_quantizers
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["BaseManager", "ExportContext"]
@@ -303,7 +303,7 @@ def export_mode(
             model.apply(manager_cls.set_export_handler)
             _check_handlers(manager_cls, model)
             # Counted from here: this, ``contextmanager``, two methods of a manager, the caller.
-            warn_without_statistics(model, stacklevel=5)
+            warn_of_quantizers(model, stacklevel=5)
             for module in model.modules():
                 if configure is not None and isinstance(module, BaseHandler):
                     configure(module)

@@ -48,8 +48,8 @@ def _init(
     padding = take_padding_type(kwargs, padding)
     if isinstance(padding_mode, bool):
         raise TypeError(
-            f"padding_mode={padding_mode!r}: expected a string such as 'zeros'. In earlier releases "
-            "the eighth positional argument was bias: pass both by keyword."
+            f"padding_mode={padding_mode!r}: expected a string such as 'zeros'. The eighth "
+            "positional argument was bias in earlier releases: pass both by keyword."
         )
     strides = (stride,) if isinstance(stride, int) else tuple(stride)
     # PyTorch refuses padding="same" with a stride; it is computed in the forward pass instead.

@@ -6,6 +6,7 @@ Layer: quant_tensor (L2).
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import torch
@@ -55,6 +56,14 @@ def integer_dtype(bit_width: builtins.float, signed: bool) -> torch.dtype:
         return torch.int8 if signed else torch.uint8
     bits = bit_width if signed else bit_width + 1
     return torch.int16 if bits <= 16 else torch.int32 if bits <= 32 else torch.int64
+
+
+def _limited(integers: Tensor, dtype: torch.dtype) -> Tensor:
+    """Integers within a dtype: near 2**31 and 2**63 a float may lie one step beyond its end."""
+    limits = torch.iinfo(dtype)
+    # The largest float64 that is not above the end.
+    largest = limits.max if limits.bits < 64 else math.nextafter(2.0**63, 0.0)
+    return integers.clamp(limits.min, largest)
 
 
 def is_affine_int(x: Any) -> bool:
@@ -160,7 +169,7 @@ class IntMixin:
         if float_datatype:
             wide = self.value.dtype in (torch.float32, torch.float64)
             dtype = self.value.dtype if wide else torch.float32
-        return rounded.to(dtype)
+        return rounded.to(dtype) if dtype.is_floating_point else _limited(rounded, dtype).to(dtype)
 
     def _invalid_message(self) -> str:
         """The headline on a line of its own, as code that prints the error expects it."""

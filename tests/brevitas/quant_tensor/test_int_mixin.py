@@ -133,3 +133,16 @@ def test_one_signed_bit_in_a_traced_graph():
     with pytest.raises(RuntimeError, match="not valid"):
         compiled(signs(-1, 0, 1))
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("bits", [31, 32, 33, 48, 64])
+def test_the_largest_integers_of_wide_formats_keep_their_sign(bits):
+    """Half a unit of float32 above 2 ** (bits - 1) - 1 is no reason to wrap around."""
+    value = torch.tensor([1.0, -1.0, 0.5])
+    scale = torch.tensor(1.0) / (2.0 ** (bits - 1) - 1)
+    x = IntQuantTensor(value, scale, 0.0, bits, signed=True, training=False)
+    assert x.is_valid
+    expected = value.double() * 2.0 ** (bits - 1)
+    # Steps of float32 at the value, and the largest integer in the place of the next power.
+    tolerance = 2.0 ** (bits - 1) * torch.finfo(torch.float32).eps + 1
+    torch.testing.assert_close(x.int().double(), expected, rtol=0.0, atol=tolerance)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 __all__ = ["check_bit_width"]
 
+# No integer type of PyTorch holds more.
+_LARGEST = 64
+
 
 def check_bit_width(value: object, name: str, minimum: int, note: str = "") -> int:
     """Return a number of bits as a Python integer, or say what is wrong with it.
@@ -26,7 +29,7 @@ def check_bit_width(value: object, name: str, minimum: int, note: str = "") -> i
         The number of bits.
 
     Raises:
-        ValueError: If the value is a number but no integer, or below the minimum.
+        ValueError: If the value is a number but no integer, below the minimum or above 64.
         TypeError: If the value is no number.
 
     Example:
@@ -40,4 +43,6 @@ def check_bit_width(value: object, name: str, minimum: int, note: str = "") -> i
     bits = float(number)
     if not bits.is_integer() or bits < minimum:
         raise ValueError(expected)
+    if bits > _LARGEST:
+        raise ValueError(f"{name}={value!r}: expected an int <= {_LARGEST}.")
     return int(bits)

@@ -66,7 +66,7 @@ _ZERO_POINTS = frozenset(
         StatsFromParameterZeroPoint,
     }
 )
-# Compilers round powers and logarithms otherwise than PyTorch does; such scales are computed before.
+# Compilers round powers and logarithms otherwise than PyTorch; such scales are computed before.
 _INEXACT = (LogTwo, PowerOfTwo)
 # Views over which the largest magnitude is that of a layout's channels -> layout.
 _LAYOUT_OF_VIEW = {OverTensorView: "flat", OverOutputChannelView: "rows"}

@@ -81,3 +81,12 @@ def test_calibration_and_checkpoints_are_data() -> None:
 def test_a_bare_layer_goes_by_its_proxy() -> None:
     assert quantizers_without_statistics(QuantIdentity()) == ["act_quant"]
     assert quantizers_without_statistics(QuantIdentity().act_quant) == ["ActQuantProxyFromInjector"]
+
+
+def test_quantizers_that_are_switched_off_are_told(tmp_path) -> None:
+    model = nn.Sequential(QuantIdentity(), QuantLinear(3, 2))
+    x = torch.randn(4, 3)
+    model(x)
+    with calibration_mode(model), pytest.warns(UserWarning, match="switched off.*0.act_quant"):
+        export_qonnx(model, args=x, export_path=tmp_path / "off.onnx")
+    export_qonnx(model, args=x, export_path=tmp_path / "on.onnx")

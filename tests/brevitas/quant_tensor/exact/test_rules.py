@@ -362,7 +362,9 @@ def test_scales_and_zero_points_must_agree_in_training_too():
     for training in (False, True):
         other = x.set(scale=0.5, training=training)
         for function in (exact.add, exact.sub, lambda a, b: exact.cat([a, b])):
-            with pytest.raises(RuntimeError, match=r"Scaling factors are different\n.*exact.rescale"):
+            with pytest.raises(
+                RuntimeError, match=r"Scaling factors are different\n.*exact.rescale"
+            ):
                 function(x, other)
         with pytest.raises(RuntimeError, match=r"Zero points are different\n.*exact.rescale"):
             exact.cat([x, x.set(zero_point=0.0, training=training)])
