@@ -50,11 +50,6 @@ def batch(dims, size=SIZE, count=2):
 @pytest.mark.parametrize("keywords", ARGUMENTS, ids=str)
 # 2026-11: PyTorch says so of its own layer, once a process.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-def test_the_older_positional_bias_is_explained():
-    with pytest.raises(TypeError, match="padding_mode=False.*pass both by keyword"):
-        qnn.QuantConv2d(2, 3, 3, 1, 0, 1, 1, False)
-
-
 def test_arguments_of_the_float_layer(dims, keywords):
     layer, twin = pair(dims, **keywords)
     assert_computes_the_same(layer, twin, batch(dims))
@@ -199,3 +194,8 @@ def test_depthwise_is_separable():
     assert qnn.QuantConv2d(4, 4, 3, groups=4).channelwise_separable
     assert not qnn.QuantConv2d(4, 4, 3, groups=2).channelwise_separable
     assert qnn.QuantConv2d(4, 4, 3, groups=4).per_elem_ops == 18
+
+
+def test_the_older_positional_bias_is_explained():
+    with pytest.raises(TypeError, match="padding_mode=False.*pass both by keyword"):
+        qnn.QuantConv2d(2, 3, 3, 1, 0, 1, 1, False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -14,7 +11,6 @@ from brevitas.ops import _kernel
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.layout import layout_of
 from brevitas.ops.region import Region, can_run_region
-from programs import run_program
 
 
 def program(x, threshold, zero_point, bit_width):
@@ -129,22 +125,6 @@ def test_an_argument_that_is_returned_is_copied():
     assert scale.item() == 2.0
 
 
-def test_threads_compile_one_after_the_other():
-    regions = [Region(lambda x, scale, p=p: (x * scale**p,)) for p in (2, 3, 4)]
-    x, scale, results = torch.randn(3), torch.tensor(2.0), {}
-    layout = layout_of(x, scale.shape)
-
-    def call(index):
-        results[index] = regions[index](layout, (), x, scale)[0]
-
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(torch.equal(results[index], x * scale ** (index + 2)) for index in range(3))
-
-
 def test_saves_its_inputs_and_nothing_else(region):
     x, threshold, _, bits = arguments((4, 5), ())
     saved = []
@@ -203,59 +183,3 @@ def test_tracers_see_plain_operations():
         seen.append(can_run_region(x))
     torch.compile(lambda y: y + can_run_region(y), backend="eager", fullgraph=True)(x)
     assert seen == [False, False, False]
-
-
-@pytest.mark.parametrize(
-    ("message", "told", "works"),
-    [
-        ("InvalidCxxCompiler: none found", r"none found.*package g\+\+", False),
-        ("no such kernel", "quantizers of its kind run without compilation. no such kernel", True),
-        ("", "RuntimeError", True),
-    ],
-)
-def test_a_failure_is_told_once_and_the_work_left_to_the_caller(monkeypatch, message, told, works):
-    def fail(*arguments):
-        raise RuntimeError(message)
-
-    monkeypatch.setattr(_kernel, "standalone_compile", fail)
-    monkeypatch.setattr(_kernel._Compiler, "works", True)
-    tensors, fresh = arguments((4, 5), ()), Region(program)
-    with pytest.warns(RuntimeWarning, match=told) as seen:
-        assert run(fresh, *tensors) is None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert run(fresh, *tensors) is None and can_run_region(tensors[0]) is works
-    assert len(seen) == 1 and fresh.kernels_compiled == 0
-
-
-WITHOUT_COMPILER = """
-import sys
-import warnings
-
-import torch
-
-import brevitas.nn as qnn
-
-assert "torch._dynamo" not in sys.modules
-layer, x = qnn.QuantLinear(4, 3), torch.randn(2, 4)
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    outputs = [layer(x) for _ in range(3)]
-    qnn.QuantIdentity()(x)
-print([str(w.message) for w in seen if w.category is RuntimeWarning])
-weight = layer.weight
-scale = weight.abs().max() / 127
-print(all(torch.equal(y, x @ ((weight / scale).round() * scale).T + layer.bias) for y in outputs))
-"""
-
-
-@pytest.mark.long
-def test_a_machine_without_a_compiler(tmp_path):
-    printed = run_program(
-        WITHOUT_COMPILER,
-        BREVITAS_JIT="1",
-        CXX="/nonexistent",
-        TORCHINDUCTOR_CACHE_DIR=str(tmp_path),
-    )
-    told, equal = printed.splitlines()
-    assert told.count("package g++") == 1 and equal == "True"
