@@ -28,7 +28,7 @@ def test_zero():
 
 def test_messages_name_both_values_and_the_remedy():
     first, second = torch.tensor(1.0), torch.tensor(2.0)
-    with pytest.raises(RuntimeError, match=r"^Scales differ: 1.0 and 2.0. Share one.$"):
+    with pytest.raises(RuntimeError, match=r"^Scales differ\n1.0 and 2.0. Share one.$"):
         compare.require_equal(first, second, "Scales differ", "Share one.", in_step=False)
     with pytest.raises(RuntimeError, match=r"^Zero point: 1.0. None.$"):
         compare.require_zero(first, "Zero point", "None.", in_step=False)
