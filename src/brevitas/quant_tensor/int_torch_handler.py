@@ -175,7 +175,7 @@ def _pooled(x: Any, value: Tensor, elements: int, divisor: int) -> Any:
         value=value,
         scale=x.scale / divisor,
         zero_point=x.zero_point * elements,
-        bit_width=max_acc_bit_width_avg_pool2d(x.bit_width, elements),
+        bit_width=max_acc_bit_width_avg_pool2d(x.bit_width, elements, x.signed),
     )
 
 
