@@ -4,6 +4,7 @@ from brevitas.core.quant.int import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
     RescalingIntQuant,
+    TruncIntQuant,
 )
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.inject.enum import QuantType
@@ -14,4 +15,5 @@ __all__ = [
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "QuantType",
     "RescalingIntQuant",
+    "TruncIntQuant",
 ]
