@@ -6,7 +6,6 @@ Layer: quant_tensor (L2).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -232,13 +231,13 @@ def adaptive_window_elements(sizes: Sequence[int], counts: Sequence[int]) -> int
         >>> adaptive_window_elements((6, 6), (3, 2)), adaptive_window_elements((7, 7), (5, 5))
         (6, None)
     """
-    windows = [
-        {-(-(i + 1) * size // count) - i * size // count for i in range(count)}
-        for size, count in zip(sizes, counts, strict=True)
-    ]
-    if any(len(lengths) != 1 for lengths in windows):
-        return None
-    return prod(lengths.pop() for lengths in windows)
+    elements = 1
+    for size, count in zip(sizes, counts, strict=True):
+        lengths = {-(-(i + 1) * size // count) - i * size // count for i in range(count)}
+        if len(lengths) != 1:
+            return None
+        elements *= lengths.pop()
+    return elements
 
 
 @implements_int_qt(F.adaptive_avg_pool2d)
