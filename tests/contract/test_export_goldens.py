@@ -58,6 +58,8 @@ CASES = [
     "maxpool",
     "seq_cnn",
     "seq_mlp_floatbias",
+    "trunc_avg_pool",
+    "trunc_adaptive",
 ]
 TYPICAL = {"linear_in4_w4_out4", "conv1d_shifted_w7_seed", "act_relu_b4", "seq_cnn"}
 # What the recorded program wrote and this library refuses: rounding to the floor became rounding

@@ -1,6 +1,6 @@
 """Recorded outputs, fields and gradients of seeded layers: three training steps, one evaluation.
 
-The records of what is built belong to the repository (`data/layer_records.npz`: all arrays of all
+The records of what is built belong to the repository (`data/layer_records*.npz`: all arrays of all
 cases one after the other, and their names and shapes); those of later parts are replayed, too,
 where the whole record is at hand (see `contract_data`). Quantized values are compared like all
 others: a value one step off is a difference of a whole scale, far above the tolerance.
@@ -28,15 +28,19 @@ Arrays = dict[str, Any]
 
 
 def _records_of_the_repository() -> tuple[dict[str, Any], dict[str, Arrays]]:
-    with numpy.load(facts.DATA / "layer_records.npz") as stored:
-        index, values = json.loads(stored["index"].tobytes()), stored["values"]
-    arrays, start = {}, 0
-    for name, case in index["cases"].items():
-        arrays[name] = {}
-        for key, shape in case.pop("arrays"):
-            stop = start + math.prod(shape)
-            arrays[name][key] = values[start:stop].reshape(shape)
-            start = stop
+    index: dict[str, Any] = {"cases": {}}
+    arrays: dict[str, Arrays] = {}
+    for path in sorted(facts.DATA.glob("layer_records*.npz")):
+        with numpy.load(path) as stored:
+            part, values = json.loads(stored["index"].tobytes()), stored["values"]
+        start = 0
+        for name, case in part["cases"].items():
+            arrays[name] = {}
+            for key, shape in case.pop("arrays"):
+                stop = start + math.prod(shape)
+                arrays[name][key] = values[start:stop].reshape(shape)
+                start = stop
+        index = {"prelude": part["prelude"], "cases": {**index["cases"], **part["cases"]}}
     return index, arrays
 
 
@@ -167,6 +171,9 @@ def test_layer(name, space):
                 key = f"{phase}/grad_input{place}"
                 if key in replay.arrays:
                     replay.compare(key, leaf.grad)
+    state = layer.state_dict()
+    for key in replay.keys("final_state/"):
+        replay.compare(key, state[key[len("final_state/") :]])
 
 
 def test_the_replay_notices_a_difference():

@@ -17,7 +17,7 @@ from brevitas.export.onnx.handler import (
     ONNXBaseHandler,
     TruncHandler,
 )
-from brevitas.export.onnx.standard.function import Grid, dequantize_linear, quantize_linear
+from brevitas.export.onnx.standard.function import dequantize_linear
 from brevitas.export.onnx.standard.qcdq.function import (
     Storage,
     cdq,
@@ -136,15 +136,13 @@ class Truncation:
     Args:
         source: the integers that come in.
         rounding: how the dropped bits are rounded.
-        steps: how many of their steps make one step of the result.
-        unit: grid of the stored integers themselves.
+        steps: how many steps of ``source`` make one step of the result.
         storage: how the integers that go out lie in a file.
     """
 
     source: QuantSpec
     rounding: Callable[[Tensor], Tensor]
     steps: Tensor
-    unit: Grid
     storage: Storage
 
 
@@ -158,22 +156,20 @@ class QCDQTruncHandler(TruncHandler):
     def plan(self, source: QuantSpec, target: QuantSpec) -> Truncation:
         """Accept results of up to 8 bits, or 16 from opset 21 on."""
         rounding = round_as(target.rounding_mode, target.name)
-        # The nodes before QuantizeLinear have rounded already.
-        storage = _shared(store(replace(target, rounding_mode="ROUND"), self.opset), self)
         steps = target.scale / source.scale
         if self.keeps_scale:
             steps = torch.exp2(source.bit_width - target.bit_width)
-        dtype = storage.grid.zero_point.dtype
-        zero = torch.zeros((), dtype=dtype, device=steps.device)
-        unit = Grid(torch.ones((), device=steps.device), zero, None, target.name)
-        return Truncation(source, rounding, steps, unit, storage)
+        # What QuantizeLinear reads is rounded already.
+        storage = store(replace(target, rounding_mode="ROUND"), self.opset)
+        return Truncation(source, rounding, steps, _shared(storage, self))
 
     def node(self, x: Tensor, plan: Truncation) -> Tensor:
         """Write the nodes."""
-        source, storage = plan.source, plan.storage
-        integers = torch.round(widened(x) / source.scale + source.zero_point) / plan.steps
-        stored = quantize_linear(plan.rounding(integers), plan.unit, self.session)
-        return cdq(stored, storage, x.dtype, self.session)
+        source, target = plan.source, plan.storage.spec
+        integers = torch.round(widened(x) / source.scale + source.zero_point)
+        kept = plan.rounding(integers / plan.steps)
+        value = (kept - target.zero_point) * target.scale
+        return qcdq(value, plan.storage, self.session).to(x.dtype)
 
 
 def _shared(plan: Storage, handler: ONNXBaseHandler) -> Storage:
