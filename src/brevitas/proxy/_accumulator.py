@@ -35,10 +35,14 @@ class AccQuantProxyFromInjectorBase(QuantProxyFromInjector):
         self._last_evaluated: _CachedIO | None = None
 
     def init_tensor_quant(self) -> None:
-        """Build the quantizer from the declaration."""
+        """Build the quantizer from the declaration, on its device and in its dtype."""
         self.drop_cache()
-        tensor_quant = self.bound_injector().tensor_quant
-        self.tensor_quant = None if tensor_quant is None else tensor_quant.train(self.training)
+        injector = self.bound_injector()
+        self.tensor_quant = injector.tensor_quant
+        if self.tensor_quant is not None:
+            declared = (name for name in ("device", "dtype") if name in injector)
+            self.tensor_quant.to(**{name: getattr(injector, name) for name in declared})
+            self.tensor_quant.train(self.training)
 
     def drop_cache(self) -> None:
         """Forget the grid of the last evaluation."""
