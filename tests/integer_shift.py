@@ -1,4 +1,4 @@
-"""Dropping low bits in integer arithmetic alone, as hardware does it: the reference of truncation."""
+"""Dropping low bits in integer arithmetic alone, as hardware does it."""
 
 from __future__ import annotations
 

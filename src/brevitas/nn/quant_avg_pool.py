@@ -48,7 +48,8 @@ class TruncAvgPool2d(TruncMixin, QuantLayerMixin, nn.AvgPool2d):
             elements, which no single scale can average.
 
     Example:
-        >>> x = IntQuantTensor(torch.tensor([[[[3.0, 5.0], [7.0, -9.0]]]]), 1.0, 0.0, 8, True, False)
+        >>> integers = torch.tensor([[[[3.0, 5.0], [7.0, -9.0]]]])
+        >>> x = IntQuantTensor(integers, 1.0, 0.0, 8, signed=True, training=False)
         >>> y = TruncAvgPool2d(2)(x)
         >>> y.value, y.scale, y.bit_width  # (3 + 5 + 7 - 9) / 4 = 1.5
         (tensor([[[[2.]]]]), tensor(1.), tensor(8.))

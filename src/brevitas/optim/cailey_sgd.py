@@ -279,9 +279,7 @@ def _dtype_of(options: dict[str, Any]) -> torch.dtype | None:
     return dtype
 
 
-def _working_copy(
-    parameter: Tensor, state: dict[str, Any], dtype: torch.dtype | None
-) -> Tensor:
+def _working_copy(parameter: Tensor, state: dict[str, Any], dtype: torch.dtype | None) -> Tensor:
     """What a step is computed on: the parameter, or a copy of it in another dtype."""
     if dtype is None:
         return widened(parameter)

@@ -191,7 +191,7 @@ def sign_sgd(
         )
         signs.append(torch.sign(towards.coalesce() if towards.is_sparse else towards))
     if foreach and params and not has_sparse_grad:
-        torch._foreach_add_(params, signs, alpha=-lr)
+        torch._foreach_add_(params, signs, alpha=-lr)  # pyright: ignore[reportPrivateImportUsage]
         return
     for parameter, sign in zip(params, signs, strict=True):
         parameter.add_(sign, alpha=-lr)

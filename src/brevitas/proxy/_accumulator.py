@@ -1,4 +1,4 @@
-"""Proxies of accumulators: sums that are truncated, or clamped, to fewer bits. Layer: proxy (L4)."""
+"""Proxies of accumulators: sums that are truncated or clamped. Layer: proxy (L4)."""
 
 from __future__ import annotations
 

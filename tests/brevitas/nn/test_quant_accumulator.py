@@ -66,9 +66,11 @@ def test_a_scale_per_channel():
 
 @pytest.mark.parametrize("signed_input", [True, False])
 def test_the_worst_sum_fits(signed_input):
-    """All products at the end of their range: no bit of the accumulator is lost before the shift."""
+    """All products at the end of their range: no bit is lost before the shift."""
     bits, features = 4, 37
-    layer = qnn.QuantLinear(features, 2, bias=False, weight_bit_width=bits, return_quant_tensor=True)
+    layer = qnn.QuantLinear(
+        features, 2, bias=False, weight_bit_width=bits, return_quant_tensor=True
+    )
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, features))
     low, high = (-8.0, 7.0) if signed_input else (0.0, 15.0)

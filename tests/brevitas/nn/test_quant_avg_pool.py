@@ -39,7 +39,12 @@ def window_sums(q: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> 
 def sum_bits(bits: int, elements: int, signed: bool) -> int:
     """Smallest width that holds every sum of so many integers."""
     low, high = (elements * limit for limit in limits(bits, signed))
-    return next(b for b in range(1, 64) if limits(b, signed)[0] <= low and high <= 2 ** (b - signed) - 1)
+
+    def holds(width: int) -> bool:
+        smallest, largest = limits(width, signed)
+        return smallest <= low and high <= largest
+
+    return next(filter(holds, range(1, 64)))
 
 
 POOLS = {
@@ -264,7 +269,8 @@ def assert_one_graph(model: nn.Module, x: Tensor, *modes: bool) -> None:
 
 def test_pools_are_one_graph():
     pools = (qnn.TruncAvgPool2d(2), qnn.TruncAdaptiveAvgPool2d(1, return_quant_tensor=False))
-    model = nn.Sequential(qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=1), *pools)
+    identity = qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=1)
+    model = nn.Sequential(identity, *pools)
     x = torch.randn(2, 2, 8, 8)
     model(x)
     assert_one_graph(model, x, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -112,9 +113,7 @@ def test_steps_are_those_of_the_paper(shape, momentum, iters):
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
-    expected = paper_steps(
-        start, [g.reshape(start.shape) for g in gradients], 0.1, momentum, iters
-    )
+    expected = paper_steps(start, [g.reshape(start.shape) for g in gradients], 0.1, momentum, iters)
     difference = (parameter.detach().reshape(start.shape) - expected).abs().max()
     # Six steps of some twenty roundings, on numbers of at most 1 and gradients of some.
     assert float(difference) < 6 * 100 * EPS
@@ -180,7 +179,7 @@ def test_the_loss_falls_to_the_nearest_rotation(shape, momentum):
     u, _, vh = torch.linalg.svd(target, full_matrices=False)
     best = float((u @ vh - target).square().sum())
     if momentum == 0:
-        assert all(after <= before + 1e-5 for before, after in zip(losses, losses[1:], strict=False))
+        assert all(after <= before + 1e-5 for before, after in pairwise(losses))
     assert losses[0] > best + 1e-3 and losses[-1] < best + 1e-3
 
 
@@ -284,10 +283,10 @@ def test_half_precision_parameters(dtype):
 def test_a_long_gradient_is_scaled_to_the_limit(stiefel):
     gradient = 100 * torch.randn(3, 3)
     results = []
-    for limit, given in ((None, gradient / gradient.norm()), (True, gradient), (1.0, gradient)):
+    for limit, long in ((None, gradient / gradient.norm()), (True, gradient), (1.0, gradient)):
         parameter = torch.nn.Parameter(orthonormal(3, 3))
         optimizer = CaileySGD([parameter], lr=0.1, stiefel=stiefel, grad_clip=limit)
-        parameter.grad = given.clone()
+        parameter.grad = long.clone()
         optimizer.step()
         results.append(parameter.detach())
     for result in results[1:]:

@@ -58,6 +58,6 @@ def test_not_clamped():
 
 def test_a_choice_that_is_not_there():
     with pytest.raises(DependencyError, match="bit_width_impl_type='stateful_const': not availab"):
-        Clamp.let(bit_width_impl_type="stateful_const").tensor_quant
+        _ = Clamp.let(bit_width_impl_type="stateful_const").tensor_quant
     with pytest.raises(DependencyError, match="quant_type='binary': not available"):
-        Clamp.let(quant_type="binary").tensor_quant
+        _ = Clamp.let(quant_type="binary").tensor_quant

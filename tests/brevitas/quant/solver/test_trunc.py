@@ -75,4 +75,4 @@ def test_not_truncated():
 @pytest.mark.parametrize("name", ["quant_type", "trunc_scaling_impl_type", "bit_width_impl_type"])
 def test_a_type_that_does_not_exist(name):
     with pytest.raises(DependencyError, match=f"{name}='nonsense': expected one of"):
-        TruncTo8bit.let(**{name: "nonsense"}).tensor_quant
+        _ = TruncTo8bit.let(**{name: "nonsense"}).tensor_quant
