@@ -14,6 +14,7 @@ LAYERS = (
             "_compat",
             "utils",
             "inject.enum",
+            "optim",
         ),
     ),
     ("L1", ("function", "ops")),
@@ -26,11 +27,11 @@ LAYERS = (
     ("L3 scaling", ("core.scaling",)),
     ("L3 zero_point", ("core.zero_point",)),
     ("L3 quant", ("core.quant",)),
-    ("L4", ("proxy",)),
+    ("L4", ("proxy", "utils.logging")),
     ("L5", ("quant", "inject.defaults")),
     ("L6", ("nn",)),
     ("L7", ("graph",)),
-    ("L8", ("export", "onnx")),
+    ("L8", ("export", "onnx", "loss")),
 )
 
 _RANK_OF_ENTRY = {

@@ -59,6 +59,8 @@ CASES = [
     "maxpool",
     "seq_cnn",
     "seq_mlp_floatbias",
+    "trunc_avg_pool",
+    "trunc_adaptive",
 ]
 TYPICAL = {
     "linear_in4_w4_out4",

@@ -172,6 +172,9 @@ def test_layer(name, space):
                 key = f"{phase}/grad_input{place}"
                 if key in replay.arrays:
                     replay.compare(key, leaf.grad)
+    state = layer.state_dict()
+    for key in replay.keys("final_state/"):
+        replay.compare(key, state[key[len("final_state/") :]])
 
 
 def test_the_replay_notices_a_difference():

@@ -1,5 +1,6 @@
 """Quantized layers: drop-in counterparts of ``torch.nn``. Layer: nn (L6)."""
 
+from brevitas.nn.quant_accumulator import ClampQuantAccumulator, TruncQuantAccumulator
 from brevitas.nn.quant_activation import (
     QuantHardTanh,
     QuantIdentity,
@@ -7,6 +8,7 @@ from brevitas.nn.quant_activation import (
     QuantSigmoid,
     QuantTanh,
 )
+from brevitas.nn.quant_avg_pool import TruncAdaptiveAvgPool2d, TruncAvgPool2d
 from brevitas.nn.quant_conv import QuantConv1d, QuantConv2d, QuantConv3d
 from brevitas.nn.quant_convtranspose import (
     QuantConvTranspose1d,
@@ -16,6 +18,7 @@ from brevitas.nn.quant_convtranspose import (
 from brevitas.nn.quant_linear import QuantLinear
 
 __all__ = [
+    "ClampQuantAccumulator",
     "QuantConv1d",
     "QuantConv2d",
     "QuantConv3d",
@@ -28,4 +31,7 @@ __all__ = [
     "QuantReLU",
     "QuantSigmoid",
     "QuantTanh",
+    "TruncAdaptiveAvgPool2d",
+    "TruncAvgPool2d",
+    "TruncQuantAccumulator",
 ]

@@ -6,13 +6,20 @@ from brevitas.proxy.parameter_quant import (
     WeightQuantProxyFromInjector,
     WeightQuantProxyFromInjectorBase,
 )
-from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, ActQuantProxyFromInjectorBase
+from brevitas.proxy.runtime_quant import (
+    ActQuantProxyFromInjector,
+    ActQuantProxyFromInjectorBase,
+    ClampQuantProxyFromInjector,
+    TruncQuantProxyFromInjector,
+)
 
 __all__ = [
     "ActQuantProxyFromInjector",
     "ActQuantProxyFromInjectorBase",
     "BiasQuantProxyFromInjector",
     "BiasQuantProxyFromInjectorBase",
+    "ClampQuantProxyFromInjector",
+    "TruncQuantProxyFromInjector",
     "WeightQuantProxyFromInjector",
     "WeightQuantProxyFromInjectorBase",
 ]

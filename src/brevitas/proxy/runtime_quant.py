@@ -1,4 +1,4 @@
-"""Proxies of activations: inputs, outputs and non-linearities of layers. Layer: proxy (L4)."""
+"""Proxies of what is computed at run time: activations and accumulators. Layer: proxy (L4)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from brevitas.inject import InjectorMeta
+from brevitas.proxy._accumulator import (
+    AccQuantProxyFromInjectorBase,
+    AccQuantProxyProtocol,
+    ClampQuantProxyFromInjector,
+    TruncQuantProxyFromInjector,
+)
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from brevitas.utils.quant_utils import _CachedIO
 
 __all__ = [
+    "AccQuantProxyFromInjectorBase",
+    "AccQuantProxyProtocol",
     "ActQuantProxyFromInjector",
     "ActQuantProxyFromInjectorBase",
     "ActQuantProxyProtocol",
+    "ClampQuantProxyFromInjector",
     "DynamicActQuantProxyFromInjector",
     "FusedActivationQuantProxy",
+    "TruncQuantProxyFromInjector",
 ]
 
 ActQuantProxyProtocol = QuantProxyProtocol

@@ -16,6 +16,8 @@ from brevitas.quant.fixed_point import (
 from brevitas.quant.none import (
     NoneActQuant,
     NoneBiasQuant,
+    NoneClampQuant,
+    NoneTruncQuant,
     NoneWeightQuant,
 )
 from brevitas.quant.scaled_int import (
@@ -31,6 +33,9 @@ from brevitas.quant.scaled_int import (
     Int24Bias,
     Int32Bias,
     IntBias,
+    RoundTo8bit,
+    ShiftRoundSaturateTo8bit,
+    TruncTo8bit,
     Uint8ActPerTensorFloat,
     Uint8ActPerTensorFloatBatchQuant1d,
     Uint8ActPerTensorFloatBatchQuant2d,
@@ -70,7 +75,11 @@ __all__ = [
     "IntBias",
     "NoneActQuant",
     "NoneBiasQuant",
+    "NoneClampQuant",
+    "NoneTruncQuant",
     "NoneWeightQuant",
+    "RoundTo8bit",
+    "ShiftRoundSaturateTo8bit",
     "ShiftedUint8ActPerTensorFixedPoint",
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8WeightPerChannelFloat",
@@ -79,6 +88,7 @@ __all__ = [
     "SignedBinaryWeightPerTensorConst",
     "SignedTernaryActPerTensorConst",
     "SignedTernaryWeightPerTensorConst",
+    "TruncTo8bit",
     "Uint8ActPerTensorFixedPoint",
     "Uint8ActPerTensorFixedPointMaxInit",
     "Uint8ActPerTensorFloat",

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from brevitas.core.function_wrapper import TensorClamp
+from brevitas.inject.enum import (
+    BitWidthImplType,
+    FloatToIntImplType,
+    QuantType,
+    TruncScalingImplType,
+)
 from brevitas.quant.base import (
     BatchQuantStatsScaling1d,
     BatchQuantStatsScaling2d,
@@ -15,10 +21,12 @@ from brevitas.quant.base import (
     ParamMinMaxInitScaling,
     PerChannelFloatScaling8bit,
     PerTensorFloatScaling8bit,
+    PerTensorPoTScaling8bit,
     UintQuant,
 )
 from brevitas.quant.solver.act import ActQuantSolver
 from brevitas.quant.solver.bias import BiasQuantSolver
+from brevitas.quant.solver.trunc import TruncQuantSolver
 from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
@@ -34,6 +42,9 @@ __all__ = [
     "Int8WeightPerChannelFloat",
     "Int8WeightPerTensorFloat",
     "IntBias",
+    "RoundTo8bit",
+    "ShiftRoundSaturateTo8bit",
+    "TruncTo8bit",
     "Uint8ActPerTensorFloat",
     "Uint8ActPerTensorFloatBatchQuant1d",
     "Uint8ActPerTensorFloatBatchQuant2d",
@@ -157,3 +168,46 @@ class Int8BiasPerTensorFloatInternalScaling(
     IntQuant, MaxStatsScaling, PerTensorFloatScaling8bit, BiasQuantSolver
 ):
     """8-bit bias with a scale of its own; needs no quantized input."""
+
+
+class TruncTo8bit(TruncQuantSolver):
+    """The 8 most significant bits of an accumulator; the others are cut off.
+
+    Example:
+        >>> from brevitas.nn import TruncQuantAccumulator
+        >>> from brevitas.quant_tensor import IntQuantTensor
+        >>> x = IntQuantTensor(torch.tensor([6.0, -6.0]), 1.0, 0.0, 10, True, False)
+        >>> TruncQuantAccumulator(trunc_quant=TruncTo8bit)(x).value
+        tensor([ 4., -8.])
+    """
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.FLOOR
+    trunc_scaling_impl_type = TruncScalingImplType.MSB
+    bit_width = 8
+
+
+class RoundTo8bit(TruncQuantSolver):
+    """The 8 most significant bits of an accumulator, rounded to nearest, half to even."""
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    trunc_scaling_impl_type = TruncScalingImplType.MSB
+    bit_width = 8
+
+
+class ShiftRoundSaturateTo8bit(
+    TruncQuantSolver, ParamFromRuntimePercentileScaling, PerTensorPoTScaling8bit
+):
+    """The 8 bits of an accumulator that its integers make use of, rounded and saturated.
+
+    A learned power of two, which starts from the 99.999th percentile, chooses among the bits.
+    """
+
+    quant_type = QuantType.INT
+    bit_width_impl_type = BitWidthImplType.CONST
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    trunc_scaling_impl_type = TruncScalingImplType.WRAPPER
+    bit_width = 8

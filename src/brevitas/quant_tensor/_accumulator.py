@@ -193,12 +193,18 @@ def max_acc_bit_width_convtransposeNd(
     return sum_bit_width((input_bit_width, weight_bit_width), terms)
 
 
-def max_acc_bit_width_avg_pool2d(input_bit_width: Tensor, avg_scaling: int) -> Tensor:
+def max_acc_bit_width_avg_pool2d(
+    input_bit_width: Tensor, avg_scaling: int, signed: bool = False
+) -> Tensor:
     """Bits of the sum over one window of an average pool.
 
+    `ceil(log2((2**b - 1) * n + 1))`, or `b + ceil(log2(n))` if signed: the two differ where the
+    window has more than `2**b` elements, all of which may be the most negative integer.
+
     Args:
-        input_bit_width: Bits of the input, 0-d.
-        avg_scaling: Elements of the window.
+        input_bit_width: b, bits of the input, 0-d.
+        avg_scaling: n, elements of the window.
+        signed: Whether the integers have a sign.
 
     Returns:
         Bits, 0-d, differentiable.
@@ -207,6 +213,8 @@ def max_acc_bit_width_avg_pool2d(input_bit_width: Tensor, avg_scaling: int) -> T
         >>> max_acc_bit_width_avg_pool2d(torch.tensor(8.), 4)
         tensor(10.)
     """
+    if signed:
+        return input_bit_width + (avg_scaling - 1).bit_length()
     return sum_bit_width((input_bit_width,), avg_scaling)
 
 

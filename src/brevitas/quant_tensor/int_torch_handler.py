@@ -5,7 +5,7 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ __all__ = [
     "FN_ACC_BITWIDTH_MAPPING",
     "INT_QUANT_TENSOR_FN_HANDLER",
     "LayerOutput",
+    "adaptive_window_elements",
     "create_int_quant_tensor",
     "implements_int_qt",
     "layer_output",
@@ -49,6 +50,7 @@ __all__ = [
     "max_acc_bit_width_linear",
     "quant_layer",
     "quant_output_scale_impl",
+    "spread",
     "sums_one_scale",
 ]
 
@@ -173,12 +175,14 @@ def embedding_handler(input: Tensor, quant_weight: Any, *args: Any, **kwargs: An
 
 def _pooled(x: Any, value: Tensor, elements: int, divisor: int) -> Any:
     """The record around averages over windows of `elements`, as sums over a finer scale."""
-    bit_width = max_acc_bit_width_avg_pool2d(x.bit_width, elements)
+    bits = max_acc_bit_width_avg_pool2d(x.bit_width, elements, x.signed)
+    # A zero point that is zero by construction stays known to be.
+    fields = {} if x._has_zero_point is False else {"zero_point": x.zero_point * elements}
     return x.set(
+        **fields,
         value=value,
         scale=x.scale / divisor,
-        zero_point=x.zero_point * elements,
-        bit_width=with_sign_bit(bit_width, (x.bit_width, x.signed)),
+        bit_width=with_sign_bit(bits, (x.bit_width, x.signed)),
     )
 
 
@@ -219,20 +223,33 @@ def _is_constant_in_space(x: Any) -> bool:
     )
 
 
-def _window_sizes(size: int, windows: int) -> set[int]:
-    """Sizes of the windows of an adaptive pool along one dimension."""
-    return {-(-(i + 1) * size // windows) - i * size // windows for i in range(windows)}
+def adaptive_window_elements(sizes: Sequence[int], counts: Sequence[int]) -> int | None:
+    """Elements in each window of an adaptive pool, or None where the windows differ.
+
+    Args:
+        sizes: Sizes of the dimensions that are pooled.
+        counts: Number of windows along each of them.
+
+    Example:
+        >>> adaptive_window_elements((6, 6), (3, 2)), adaptive_window_elements((7, 7), (5, 5))
+        (6, None)
+    """
+    elements = 1
+    for size, count in zip(sizes, counts, strict=True):
+        lengths = {-(-(i + 1) * size // count) - i * size // count for i in range(count)}
+        if len(lengths) != 1:
+            return None
+        elements *= lengths.pop()
+    return elements
 
 
 @implements_int_qt(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d_handler(input: Any, output_size: Any) -> Any:
     """`torch.nn.functional.adaptive_avg_pool2d`: quantized if all windows have one size."""
     value = F.adaptive_avg_pool2d(input.value, output_size)
-    pairs = zip(input.value.shape[-2:], value.shape[-2:], strict=True)
-    windows = [_window_sizes(size, count) for size, count in pairs]
-    if any(len(sizes) != 1 for sizes in windows) or not _is_constant_in_space(input):
+    elements = adaptive_window_elements(input.value.shape[-2:], value.shape[-2:])
+    if elements is None or not _is_constant_in_space(input):
         return value
-    elements = windows[0].pop() * windows[1].pop()
     return _pooled(input, value, elements, elements)
 
 

@@ -44,6 +44,19 @@ def test_learned_bit_widths_agree_and_get_gradients():
         assert learned.grad > 0
 
 
+@given(st.integers(1, 16), st.integers(1, 5000), st.booleans())
+def test_smallest_bit_width_of_a_pooled_sum(b, elements, signed):
+    bits = module.max_acc_bit_width_avg_pool2d(torch.tensor(float(b)), elements, signed).item()
+    smallest = elements * -(2 ** (b - 1)) if signed else 0
+    largest = elements * (2 ** (b - signed) - 1)
+    fits = [b for b in (bits - 1, bits) if _holds(smallest, largest, b, signed)]
+    assert fits == [bits]
+
+
+def _holds(smallest, largest, bits, signed):
+    return smallest >= -(2 ** (bits - 1)) * signed and largest <= 2 ** (bits - signed) - 1
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 2, 3])

@@ -23,6 +23,17 @@ def test_average_pool_holds_the_sums(signed, zero_point):
         torch.testing.assert_close(y.value, F.avg_pool2d(x.value, kernel, **arguments))
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("kernel", [(1, 5), (2, 5), (3, 7)])
+def test_no_average_pool_overflows_its_bit_width(signed, kernel):
+    """Many integers of few bits: the sum of the most negative ones needs the most bits."""
+    low, high = (-2.0, 1.0) if signed else (0.0, 3.0)
+    for extreme in (low, high):
+        x = IntQuantTensor(torch.full((1, 1, *kernel), extreme), 1.0, 0.0, 2.0, signed, False)
+        for y in (F.avg_pool2d(x, kernel), F.adaptive_avg_pool2d(x, 1)):
+            assert y.is_valid and int(y.int()) == extreme * kernel[0] * kernel[1]
+
+
 def test_average_pool_with_windows_of_different_sizes_is_plain():
     x, _ = make((2, 4, 6, 6))
     assert type(F.avg_pool2d(x, 3, padding=1, count_include_pad=False)) is torch.Tensor

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from brevitas.core.bit_width._validation import check_bit_width
 from brevitas.core.utils import StatelessBuffer
-from brevitas.function.ops_ste import abs_binary_sign_grad, tensor_clamp_ste
+from brevitas.function.ops_ste import abs_binary_sign_grad, round_ste, tensor_clamp_ste
 
-__all__ = ["BitWidthConst", "BitWidthStatefulConst", "MsbClampBitWidth"]
+__all__ = ["BitWidthConst", "BitWidthStatefulConst", "MsbClampBitWidth", "RemovedBitsConst"]
 
 _LEARNED_NOTE = " (2 for a learned bit width)"
 
@@ -87,10 +87,42 @@ class BitWidthStatefulConst(nn.Module):
         return self.bit_width.detach()
 
 
-class MsbClampBitWidth(nn.Module):
-    """Remove most significant bits, `y = clamp(|bit_width - removed|, smallest, largest)`.
+class RemovedBitsConst(nn.Module):
+    """A constant number of bits to remove, which may be none.
 
-    The clamp passes gradients unchanged.
+    Args:
+        bit_width_to_remove: Number of bits, at least 0.
+        dtype: Type of the result, PyTorch's default type by default.
+        device: Device of the result.
+
+    Raises:
+        ValueError: If `bit_width_to_remove` is no integer of at least 0.
+        TypeError: If `bit_width_to_remove` is no number.
+
+    Example:
+        >>> RemovedBitsConst(0)()
+        tensor(0.)
+    """
+
+    def __init__(
+        self,
+        bit_width_to_remove: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        number = check_bit_width(bit_width_to_remove, "bit_width_to_remove", 0)
+        self.bit_width = StatelessBuffer(number, dtype or torch.get_default_dtype(), device)
+
+    def forward(self) -> Tensor:
+        """Return the number of bits to remove, a 0-d float tensor."""
+        return self.bit_width()
+
+
+class MsbClampBitWidth(nn.Module):
+    """Remove most significant bits, `y = clamp(|round(bit_width - removed)|, smallest, largest)`.
+
+    Rounding and clamp pass gradients unchanged.
 
     Args:
         bit_width_to_remove_impl: Returns the number of bits to remove.
@@ -115,5 +147,6 @@ class MsbClampBitWidth(nn.Module):
 
     def forward(self, input_bit_width: Tensor) -> Tensor:
         """Return the number of bits that are left of `input_bit_width`, both 0-d."""
-        kept = abs_binary_sign_grad(input_bit_width - self.bit_width_to_remove_impl())
+        kept = round_ste(input_bit_width - self.bit_width_to_remove_impl())
+        kept = abs_binary_sign_grad(kept)
         return tensor_clamp_ste(kept, self.min_overall_bit_width(), self.max_overall_bit_width())

@@ -5,6 +5,7 @@ from brevitas.core.quant.int import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
     RescalingIntQuant,
+    TruncIntQuant,
 )
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.core.quant.ternary import TernaryQuant
@@ -19,4 +20,5 @@ __all__ = [
     "QuantType",
     "RescalingIntQuant",
     "TernaryQuant",
+    "TruncIntQuant",
 ]

@@ -11,9 +11,10 @@ from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant._fused import value_in_region
+from brevitas.core.quant._parts import check_parts
 from brevitas.core.quant._plan import may_fuse
 from brevitas.core.quant.delay import DelayWrapper
-from brevitas.core.quant.int import QuantOutput, _check_parts
+from brevitas.core.quant.int import QuantOutput
 from brevitas.core.utils import StatelessBuffer
 from brevitas.ops.region import Program, can_run_region
 from brevitas.ops.sign_quant import SignPlan, sign_quant
@@ -48,7 +49,7 @@ class SignQuant(nn.Module, ABC):
         device: torch.device | None,
     ) -> None:
         super().__init__()
-        _check_parts(scaling_impl=scaling_impl)
+        check_parts(scaling_impl=scaling_impl)
         self.scaling_impl = scaling_impl
         self.bit_width = BitWidthConst(bit_width, dtype, device)
         self.zero_point = StatelessBuffer(0.0, dtype, device)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core.function_wrapper.clamp import TensorClamp
+from brevitas.core.quant._parts import check_parts
 from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT, is_plain
 from brevitas.core.quant._sign import SignQuant
-from brevitas.core.quant.int import _check_parts
 from brevitas.function.ops_ste import binary_sign_ste
 from brevitas.ops.sign_quant import SignPlan
 
@@ -112,7 +112,7 @@ class ClampedBinaryQuant(SignQuant):
     ) -> None:
         super().__init__(scaling_impl, 1, quant_delay_steps, dtype, device)
         tensor_clamp_impl = TensorClamp() if tensor_clamp_impl is None else tensor_clamp_impl
-        _check_parts(tensor_clamp_impl=tensor_clamp_impl)
+        check_parts(tensor_clamp_impl=tensor_clamp_impl)
         self.tensor_clamp_impl = tensor_clamp_impl
 
     @property

@@ -16,8 +16,10 @@ from brevitas.core.quant._fused import (
     quantize_program,
     value_in_region,
 )
+from brevitas.core.quant._parts import check_parts
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
 from brevitas.core.quant._region import quantize_in_region
+from brevitas.core.quant._trunc import TruncIntQuant
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.core.utils import StatelessBuffer
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
@@ -27,6 +29,7 @@ __all__ = [
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "RescalingIntQuant",
+    "TruncIntQuant",
 ]
 
 QuantOutput = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -57,13 +60,6 @@ def _fused_value(
     # Tracers know the operation by its name in this file.
     lower, upper = bounds(int_quant, bit_width_impl, bit_width)
     return fake_quant(x, scale, zero_point, lower, upper, plan)
-
-
-def _check_parts(**parts: Any) -> None:
-    """Refuse parts that cannot be called."""
-    for name, part in parts.items():
-        if not isinstance(part, nn.Module):
-            raise TypeError(f"{name}={part!r}: expected a torch.nn.Module, or a class of one.")
 
 
 def _check_range(int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
@@ -118,7 +114,7 @@ class RescalingIntQuant(nn.Module):
         bit_width_impl: nn.Module,
     ) -> None:
         super().__init__()
-        _check_parts(
+        check_parts(
             int_quant=int_quant,
             scaling_impl=scaling_impl,
             int_scaling_impl=int_scaling_impl,
@@ -183,7 +179,7 @@ class PrescaledRestrictIntQuant(nn.Module):
 
     def __init__(self, int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
         super().__init__()
-        _check_parts(int_quant=int_quant, bit_width_impl=bit_width_impl)
+        check_parts(int_quant=int_quant, bit_width_impl=bit_width_impl)
         _check_range(int_quant, bit_width_impl)
         self.int_quant = int_quant
         self.msb_clamp_bit_width_impl = bit_width_impl

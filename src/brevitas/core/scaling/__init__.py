@@ -7,6 +7,8 @@ from brevitas.core.scaling.standalone import (
     ParameterFromRuntimeStatsScaling,
     ParameterFromStatsFromParameterScaling,
     ParameterScaling,
+    TruncMsbScaling,
+    TruncScalingWrapper,
 )
 from brevitas.core.stats.stats_wrapper import SCALAR_SHAPE
 from brevitas.inject.enum import ScalingImplType, ScalingPerOutputType
@@ -26,4 +28,6 @@ __all__ = [
     "ScalingImplType",
     "ScalingPerOutputType",
     "StatsFromParameterScaling",
+    "TruncMsbScaling",
+    "TruncScalingWrapper",
 ]

@@ -11,6 +11,7 @@ from brevitas.core._state import LearnedValueModule
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
+from brevitas.core.scaling._trunc import TruncMsbScaling, TruncScalingWrapper
 from brevitas.core.scaling.runtime import ParameterListStats
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, SCALAR_SHAPE, _Stats
 from brevitas.core.utils import StatelessBuffer
@@ -20,6 +21,8 @@ __all__ = [
     "ParameterFromRuntimeStatsScaling",
     "ParameterFromStatsFromParameterScaling",
     "ParameterScaling",
+    "TruncMsbScaling",
+    "TruncScalingWrapper",
 ]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brevitas.export.common.spec import ExportError
+
 __all__ = ["EXPORT_DOMAIN", "SITE_ATTRIBUTE", "ExportSession", "Site", "emit"]
 
 # While a graph is traced and simplified our nodes sit in a domain that no optimizer knows, so
@@ -43,6 +45,7 @@ class ExportSession:
     Attributes:
         sites: nodes written by the trace under way.
         calls: how often each proxy was called in the pass under way.
+        pinned: version of a domain that a node needs, and the proxy of that node.
 
     Example:
         >>> import torch
@@ -56,18 +59,33 @@ class ExportSession:
     weight_quantize_node: bool = False
     sites: list[Site] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
+    pinned: dict[str, tuple[int, str]] = field(default_factory=dict)
     _pool: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def restart(self) -> None:
         """Forget what an earlier pass over the model wrote."""
         self.sites.clear()
         self.calls.clear()
+        self.pinned.clear()
 
     def count_call(self, name: str) -> int:
         """Return how often the proxy of this name was called before, and count this call."""
         index = self.calls.get(name, 0)
         self.calls[name] = index + 1
         return index
+
+    def pin(self, domain: str, version: int, proxy: str) -> None:
+        """Hold a domain at the version in which the operator of a proxy means what it should.
+
+        Raises:
+            ExportError: where the operator of another proxy needs another version.
+        """
+        other, owner = self.pinned.setdefault(domain, (version, proxy))
+        if other != version:
+            raise ExportError(
+                f"version {version} of {domain} is needed here, version {other} in {owner}, and a "
+                f"file has one; give both truncations the same keeps_scale. Layer: {proxy}"
+            )
 
     def shared(self, tensor: Tensor) -> Tensor:
         """Return one tensor for all equal small ones.

@@ -140,7 +140,7 @@ def finish(
     Args:
         model: what the tracer made; may be changed in place.
         session: the export under way.
-        versions: versions of the domains beside the standard one.
+        versions: versions of the domains beside the standard one, where no node needs another.
         kept_names: names of parameters and buffers, which constants keep.
 
     Returns:
@@ -151,6 +151,7 @@ def finish(
             exist in the version asked for.
     """
     present, domains = _move_home(model, session, kept_names)
+    versions = {**versions, **{d: version for d, (version, _) in session.pinned.items()}}
     _check_complete(session, present, model)
     _set_versions(model, session, {d: v for d, v in versions.items() if d in domains})
     return _convert(model, session.opset)

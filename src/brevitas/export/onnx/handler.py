@@ -19,6 +19,7 @@ from brevitas.export.common.quantizer import quantizer_of
 from brevitas.export.common.rounding import is_faithful
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
+from brevitas.proxy.runtime_quant import TruncQuantProxyFromInjector
 
 __all__ = [
     "ActHandler",
@@ -285,7 +286,14 @@ class ConstantHandler(IntHandler):
 
 
 class TruncHandler(IntHandler):
-    """Stands in for a truncation, which takes the grid of its input: value, scale, zp, bits."""
+    """Stands in for a truncation, called with value, scale, zero point, bits and sign."""
+
+    handled_layer = TruncQuantProxyFromInjector
+
+    def read(self, proxy: Any) -> None:
+        """Keep the flags of the proxy, and its quantizer out of sight of ``modules()``."""
+        super().read(proxy)
+        self.keeps_scale = bool(proxy.keeps_scale)
 
     @abstractmethod
     def plan(self, source: QuantSpec, target: QuantSpec) -> Any:
@@ -296,13 +304,16 @@ class TruncHandler(IntHandler):
         """Write the nodes, or compute their value outside of a trace."""
 
     def observe(self, x: Tensor, /, *args: Any) -> tuple[Quantized, Observed]:
-        """Freeze the grid that comes in (scale, zero point, bits) and the one that goes out."""
+        """Freeze the grid that comes in and the one that goes out; check the nodes' result."""
         outputs = self.quantize(x, *args)
+        self.is_signed = bool(args[3])
         target = self.spec_of(outputs)
-        source = self.spec_of((x, *args[:3]))
-        plan = self.plan(source, target)
-        metadata = (target.scale, target.zero_point, target.bit_width, *outputs[4:])
-        return (self.node(x, plan), *metadata), Observed(target, plan, None, metadata)
+        plan = self.plan(self.spec_of((x, *args[:3])), target)
+        value = self.node(x, plan)
+        if bool(((value - outputs[0]).abs() > 0.5 * target.scale).any()):
+            raise ExportError(UNFAITHFUL.format(self.name))
+        metadata = (target.scale, target.zero_point, target.bit_width)
+        return (value, *metadata), Observed(target, plan, None, metadata)
 
     def write(self, observed: Observed, x: Tensor, /, *args: Any) -> Quantized:
         """Write the nodes."""

@@ -1,5 +1,6 @@
 """What quantized layers are combined from. Layer: nn (L6)."""
 
+from brevitas.nn.mixin.acc import AccQuantType, QuantClampMixin, TruncMixin
 from brevitas.nn.mixin.act import (
     ActQuantType,
     QuantInputMixin,
@@ -15,13 +16,16 @@ from brevitas.nn.mixin.parameter import (
 )
 
 __all__ = [
+    "AccQuantType",
     "ActQuantType",
     "BiasQuantType",
     "QuantBiasMixin",
+    "QuantClampMixin",
     "QuantInputMixin",
     "QuantLayerMixin",
     "QuantNonLinearActMixin",
     "QuantOutputMixin",
     "QuantWeightMixin",
+    "TruncMixin",
     "WeightQuantType",
 ]

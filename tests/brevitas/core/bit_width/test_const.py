@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from brevitas.core.bit_width import BitWidthConst, BitWidthStatefulConst, MsbClampBitWidth
+from brevitas.core.bit_width import (
+    BitWidthConst,
+    BitWidthStatefulConst,
+    MsbClampBitWidth,
+    RemoveBitwidthParameter,
+)
+from brevitas.core.bit_width.const import RemovedBitsConst
 
 
 @pytest.mark.parametrize("const", [BitWidthConst, BitWidthStatefulConst])
@@ -51,3 +57,27 @@ def test_most_significant_bits_are_removed(bits: float, expected: float, slope: 
     y = MsbClampBitWidth(BitWidthConst(3), 2, 6)(x)
     y.backward()
     assert y.item() == expected and x.grad.item() == slope
+
+
+@pytest.mark.parametrize("bits", [0, 1, 5])
+def test_removed_bits_may_be_none(bits: int) -> None:
+    removed = RemovedBitsConst(bits)
+    assert removed().item() == bits and list(removed.state_dict()) == []
+    assert MsbClampBitWidth(removed, 2, 32)(torch.tensor(16.0)).item() == 16 - bits
+
+
+@pytest.mark.parametrize("bits", [-1, 2.5, "4"])
+def test_wrong_removed_bits(bits: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="bit_width_to_remove=.*: expected an int"):
+        RemovedBitsConst(bits)
+
+
+@pytest.mark.parametrize("removed", [0, 1, 3, 7])
+def test_learned_removal_leaves_whole_bits(removed: int) -> None:
+    """The coefficient is learned through rounding and clamp: d (b - 1 / c) / dc = 1 / c ** 2."""
+    learned = RemoveBitwidthParameter(removed)
+    y = MsbClampBitWidth(learned, 2, 32)(torch.tensor(16.0))
+    y.backward()
+    assert y.item() == 16 - removed
+    denominator = learned.bit_width_coeff.item() + learned.non_zero_epsilon
+    assert learned.bit_width_coeff.grad.item() == pytest.approx(denominator**-2, rel=1e-5)

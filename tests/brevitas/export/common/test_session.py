@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from brevitas.export.common.session import ExportSession
+from brevitas.export.common.spec import ExportError
 
 
 def test_equal_small_tensors_become_one() -> None:
@@ -25,6 +27,18 @@ def test_large_tensors_stay_apart() -> None:
 def test_restart_forgets_the_pass() -> None:
     session = ExportSession(opset=18)
     assert [session.count_call("fc"), session.count_call("fc")] == [0, 1]
+    session.pin("domain", 1, "fc")
     session.restart()
+    assert session.pinned == {}
     assert session.count_call("fc") == 0
     assert session.sites == []
+
+
+def test_a_domain_has_one_version() -> None:
+    session = ExportSession(opset=18)
+    session.pin("domain", 1, "first")
+    session.pin("domain", 1, "second")
+    session.pin("other", 2, "second")
+    message = "version 2 of domain is needed here, version 1 in first.*keeps_scale. Layer: third"
+    with pytest.raises(ExportError, match=message):
+        session.pin("domain", 2, "third")

@@ -24,6 +24,7 @@ __all__ = [
     "float_quant",
     "quant",
     "trunc",
+    "trunc_keeping_scale",
 ]
 
 QONNX_DOMAIN_STRING = "qonnx.custom_op.general"
@@ -31,6 +32,8 @@ QONNX_DOMAIN_VERSION = 2
 
 # QONNX calls rounding towards zero DOWN.
 _ROUNDING_NAMES = {"ROUND_TO_ZERO": "DOWN"}
+# Roundings after which dropping n low bits of an integer of b bits leaves one of b - n bits.
+_CUTTING_OFF = ("FLOOR", "ROUND_TO_ZERO")
 
 
 def _rounding_name(rounding_mode: str) -> str:
@@ -45,6 +48,7 @@ def _emit(
     attributes: dict[str, int | str],
     proxy: str,
     session: ExportSession | None,
+    version: int = QONNX_DOMAIN_VERSION,
 ) -> Tensor:
     wide = widened(x)
     y = emit(
@@ -54,7 +58,7 @@ def _emit(
         wide,
         wide.dtype,
         domain=QONNX_DOMAIN_STRING,
-        version=QONNX_DOMAIN_VERSION,
+        version=version,
         proxy=proxy,
         session=session,
     )
@@ -120,7 +124,7 @@ def bipolar_quant(x: Tensor, spec: QuantSpec, session: ExportSession | None = No
 def trunc(
     x: Tensor, source: QuantSpec, target: QuantSpec, session: ExportSession | None = None
 ) -> Tensor:
-    """Drop the low bits of integers: the node ``Trunc``.
+    """Drop the low bits of integers: the node ``Trunc`` of version 2.
 
     ``y = (round(clamp(round(x / s + zp) * s / s', lo, hi)) - zp * s / s') * s'``
 
@@ -157,7 +161,56 @@ def trunc(
         "narrow": int(target.narrow_range),
         "rounding_mode": _rounding_name(target.rounding_mode),
     }
+    if session is not None:
+        session.pin(QONNX_DOMAIN_STRING, QONNX_DOMAIN_VERSION, target.name)
     return _emit("Trunc", x, parameters, attributes, target.name, session)
+
+
+def trunc_keeping_scale(
+    x: Tensor, source: QuantSpec, target: QuantSpec, session: ExportSession | None = None
+) -> Tensor:
+    """Drop the low bits of integers but keep their scale: the node ``Trunc`` of version 1.
+
+    ``y = (round(round(x / s + zp) / 2 ** (input bits - output bits)) - zp) * s``, clamped by a
+    node of its own where the rounding could leave the range, which cutting off never does.
+
+    Args:
+        x: values on the grid of ``source``.
+        source: the integers that come in.
+        target: the integers that go out, at the same scale.
+        session: the export under way.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``.
+
+    Example:
+        >>> source = QuantSpec(0.5, 0.0, 8, True, False)
+        >>> target = QuantSpec(0.5, 0.0, 6, True, False, "FLOOR")
+        >>> trunc_keeping_scale(torch.tensor([3.5]), source, target)
+        tensor([0.5000])
+    """
+    steps = 2.0 ** (source.bits - target.bits)
+    rounding = round_as(target.rounding_mode, target.name)
+    stays_in_range = target.rounding_mode.upper() in _CUTTING_OFF and not target.narrow_range
+    if not torch.compiler.is_exporting():
+        integers = rounding(torch.round(widened(x) / source.scale + source.zero_point) / steps)
+        y = ((integers - source.zero_point) * source.scale).to(x.dtype)
+    else:
+        parameters = {
+            "scale": source.scale,
+            "zero_point": source.zero_point,
+            "input_bit_width": source.bit_width,
+            "output_bit_width": target.bit_width,
+        }
+        attributes: dict[str, int | str] = {"rounding_mode": _rounding_name(target.rounding_mode)}
+        if session is not None:
+            session.pin(QONNX_DOMAIN_STRING, 1, target.name)
+        y = _emit("Trunc", x, parameters, attributes, target.name, session, version=1)
+    if stays_in_range:
+        return y
+    low = (target.minimum - source.zero_point) * source.scale
+    high = (target.maximum - source.zero_point) * source.scale
+    return torch.clamp(y, low.to(y.dtype), high.to(y.dtype))
 
 
 def float_quant(x: Tensor, spec: FloatSpec, session: ExportSession | None = None) -> Tensor:

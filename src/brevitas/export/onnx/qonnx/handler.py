@@ -14,13 +14,14 @@ from brevitas.export.onnx.handler import (
     DynamicActHandler,
     TruncHandler,
 )
-from brevitas.export.onnx.qonnx.function import quant, trunc
+from brevitas.export.onnx.qonnx.function import quant, trunc, trunc_keeping_scale
 from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjector,
     WeightQuantProxyFromInjector,
 )
 from brevitas.proxy.runtime_quant import (
     ActQuantProxyFromInjector,
+    ClampQuantProxyFromInjector,
     DynamicActQuantProxyFromInjector,
 )
 
@@ -45,9 +46,9 @@ def _stated(spec: QuantSpec) -> QuantSpec:
 
 
 class QONNXActHandler(ActHandler):
-    """An activation as one ``Quant`` or ``BipolarQuant`` node."""
+    """An activation, or a clamped accumulator, as one ``Quant`` or ``BipolarQuant`` node."""
 
-    handled_layer = ActQuantProxyFromInjector
+    handled_layer = (ActQuantProxyFromInjector, ClampQuantProxyFromInjector)
 
     def plan(self, spec: QuantSpec) -> QuantSpec:
         """Accept an integer spec whose rounding QONNX can state."""
@@ -113,7 +114,7 @@ class QONNXBiasHandler(QONNXWeightHandler):
 
 
 class QONNXTruncHandler(TruncHandler):
-    """A truncation as one ``Trunc`` node."""
+    """A truncation as one ``Trunc`` node, of the version that means what the quantizer does."""
 
     def plan(self, source: QuantSpec, target: QuantSpec) -> tuple[QuantSpec, QuantSpec]:
         """Accept any pair of specs whose rounding QONNX can state."""
@@ -122,4 +123,5 @@ class QONNXTruncHandler(TruncHandler):
 
     def node(self, x: Tensor, plan: tuple[QuantSpec, QuantSpec]) -> Tensor:
         """Write the node."""
-        return trunc(x, *plan, self.session)
+        write = trunc_keeping_scale if self.keeps_scale else trunc
+        return write(x, *plan, self.session)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.export.common.spec import FloatSpec, QuantSpec
-from brevitas.export.onnx.qonnx.function import float_quant, quant, trunc
+from brevitas.export.onnx.qonnx.function import (
+    float_quant,
+    quant,
+    trunc,
+    trunc_keeping_scale,
+)
+from integer_shift import truncated
 
 onnx_exec = pytest.importorskip("qonnx.core.onnx_exec")
 modelwrapper = pytest.importorskip("qonnx.core.modelwrapper")
@@ -65,14 +71,45 @@ def test_bipolar_quant() -> None:
     assert torch.equal(quant(x, spec), outputs)
 
 
-@pytest.mark.parametrize("mode", ["ROUND", "FLOOR"])
-def test_trunc(mode: str) -> None:
-    source = QuantSpec(0.125, 0.0, 10, True, False)
-    target = QuantSpec(0.5, 0.0, 8, True, False, mode)
-    x = torch.arange(-20.0, 20.0).reshape(4, 10) * 0.125
+@pytest.mark.parametrize("mode", ["ROUND", "FLOOR", "CEIL", "ROUND_TO_ZERO"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("zero_point", [0.0, 4.0])
+def test_trunc(mode: str, signed: bool, narrow: bool, zero_point: float) -> None:
+    source = QuantSpec(0.3, zero_point, 10, signed, False)
+    target = QuantSpec(1.2, zero_point / 4, 8, signed, narrow, mode)
+    q = torch.arange(source.minimum, source.maximum + 1).reshape(32, -1)
+    x = (q - zero_point) * source.scale
     name, outputs = run_node(lambda x: trunc(x, source, target), x)
     assert name == "Trunc"
-    assert torch.equal(trunc(x, source, target), outputs)
+    # Two computations of the same product may differ in the last bit.
+    torch.testing.assert_close(trunc(x, source, target), outputs, rtol=2e-7, atol=0.0)
+
+
+@pytest.mark.parametrize("mode", ["ROUND", "FLOOR", "CEIL", "ROUND_TO_ZERO"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("zero_point", [0.0, 4.0])
+def test_trunc_of_version_1(mode: str, signed: bool, zero_point: float) -> None:
+    source = QuantSpec(0.3, zero_point, 10, signed, False)
+    target = QuantSpec(0.3, zero_point, 8, signed, False, mode)
+    q = torch.arange(source.minimum, source.maximum + 1).reshape(32, -1)
+    x = (q - zero_point) * source.scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call = Call(lambda x: trunc_keeping_scale(x, source, target))
+        program = torch.onnx.export(call, (x,), dynamo=True, verbose=False)
+        model = modelwrapper.ModelWrapper(program.model_proto)
+        outputs = onnx_exec.execute_onnx(model, {model.graph.input[0].name: x.numpy()})
+    operators = [node.op_type for node in model.graph.node]
+    # Cutting off never leaves the range; what rounds up is clamped, as in the newer version.
+    assert operators == (["Trunc"] if mode in ("FLOOR", "ROUND_TO_ZERO") else ["Trunc", "Clip"])
+    imports = {item.domain: item.version for item in model.model.opset_import}
+    assert imports["qonnx.custom_op.general"] == 1
+    y = trunc_keeping_scale(x, source, target)
+    output = torch.from_numpy(next(iter(outputs.values())))
+    torch.testing.assert_close(y, output, rtol=2e-7, atol=0.0)
+    integers = torch.round(y / source.scale + zero_point).long()
+    assert torch.equal(integers, truncated(q, 10, 8, mode, signed))
 
 
 def test_float_quant() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import is_faithful
+from brevitas.export.common.rounding import is_faithful, round_as
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.handler import (
     ActHandler,
@@ -30,8 +31,10 @@ from brevitas.proxy.parameter_quant import (
 )
 from brevitas.proxy.runtime_quant import (
     ActQuantProxyFromInjector,
+    ClampQuantProxyFromInjector,
     DynamicActQuantProxyFromInjector,
 )
+from brevitas.utils.torch_utils import widened
 
 __all__ = [
     "QCDQActHandler",
@@ -43,9 +46,12 @@ __all__ = [
 
 
 class QCDQActHandler(ActHandler):
-    """An activation as QuantizeLinear, Clip where it is short of 8 bits, DequantizeLinear."""
+    """An activation, or a clamped accumulator, as QuantizeLinear, DequantizeLinear.
 
-    handled_layer = ActQuantProxyFromInjector
+    A Clip stands between them where the integers are short of 8 bits.
+    """
+
+    handled_layer = (ActQuantProxyFromInjector, ClampQuantProxyFromInjector)
 
     def plan(self, spec: QuantSpec) -> Storage:
         """Accept up to 8 bits, or 16 from opset 21 on, rounded to nearest."""
@@ -123,16 +129,47 @@ class QCDQBiasHandler(ConstantHandler):
         return dequantize_linear(data, plan.grid, self.session).to(x.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class Truncation:
+    """One truncation, as its nodes compute it.
+
+    Args:
+        source: the integers that come in.
+        rounding: how the dropped bits are rounded.
+        steps: how many steps of ``source`` make one step of the result.
+        storage: how the integers that go out lie in a file.
+    """
+
+    source: QuantSpec
+    rounding: Callable[[Tensor], Tensor]
+    steps: Tensor
+    storage: Storage
+
+
 class QCDQTruncHandler(TruncHandler):
-    """A truncation as a second quantization, at the coarser scale that comes out of it."""
+    """A truncation as the division of integers, QuantizeLinear, DequantizeLinear.
 
-    def plan(self, source: QuantSpec, target: QuantSpec) -> Storage:
-        """Accept up to 8 bits, or 16 from opset 21 on, rounded to nearest."""
-        return _shared(store(target, self.opset), self)
+    The integers of an accumulator are found first: a sum in floating point is off by a few
+    roundings, which would push a result halfway between two integers to either side.
+    """
 
-    def node(self, x: Tensor, plan: Storage) -> Tensor:
+    def plan(self, source: QuantSpec, target: QuantSpec) -> Truncation:
+        """Accept results of up to 8 bits, or 16 from opset 21 on."""
+        rounding = round_as(target.rounding_mode, target.name)
+        steps = target.scale / source.scale
+        if self.keeps_scale:
+            steps = torch.exp2(source.bit_width - target.bit_width)
+        # What QuantizeLinear reads is rounded already.
+        storage = store(replace(target, rounding_mode="ROUND"), self.opset)
+        return Truncation(source, rounding, steps, _shared(storage, self))
+
+    def node(self, x: Tensor, plan: Truncation) -> Tensor:
         """Write the nodes."""
-        return qcdq(x, plan, self.session)
+        source, target = plan.source, plan.storage.spec
+        integers = torch.round(widened(x) / source.scale + source.zero_point)
+        kept = plan.rounding(integers / plan.steps)
+        value = (kept - target.zero_point) * target.scale
+        return qcdq(value, plan.storage, self.session).to(x.dtype)
 
 
 def _shared(plan: Storage, handler: ONNXBaseHandler) -> Storage:

@@ -17,6 +17,7 @@ from brevitas.export.onnx.standard.qcdq.handler import (
     QCDQWeightHandler,
     integers_of,
 )
+from integer_shift import truncated
 
 INT4 = QuantSpec(0.1, 0.0, 4, True, True, name="fc")
 
@@ -90,8 +91,31 @@ def test_activations_round_to_nearest() -> None:
     for handler in (QCDQActHandler(), QCDQDynamicActHandler()):
         with pytest.raises(ExportError, match="rounds to nearest"):
             in_session(handler).plan(floor)
-    with pytest.raises(ExportError, match="rounds to nearest"):
-        in_session(QCDQTruncHandler()).plan(INT4, floor)
+
+
+@pytest.mark.parametrize("mode", ["ROUND", "FLOOR", "CEIL", "ROUND_TO_ZERO"])
+@pytest.mark.parametrize("keeps_scale", [False, True])
+def test_truncation_is_the_shift_of_integers(mode: str, keeps_scale: bool) -> None:
+    handler = in_session(QCDQTruncHandler())
+    handler.keeps_scale = keeps_scale
+    source = QuantSpec(0.1, 0.0, 9, True, False)
+    target = QuantSpec(0.1 if keeps_scale else 0.8, 0.0, 6, True, True, mode)
+    q = torch.arange(-256, 256)
+    y = handler.node(q * source.scale, handler.plan(source, target))
+    expected = truncated(q, 9, 6, mode, signed=True, narrow=True)
+    assert torch.equal(y, expected * target.scale)
+
+
+def test_truncation_needs_a_rounding_with_a_name_and_a_whole_zero_point() -> None:
+    handler = in_session(QCDQTruncHandler())
+    handler.keeps_scale = False
+    source = QuantSpec(0.1, 1.0, 9, True, False)
+    with pytest.raises(ExportError, match=r"rounding_mode='DPU'.*Layer: fc"):
+        handler.plan(source, QuantSpec(0.8, 0.0, 6, True, True, "DPU", "fc"))
+    with pytest.raises(ExportError, match=r"zero_point: expected whole numbers.*Layer: fc"):
+        handler.plan(source, QuantSpec(0.8, 0.125, 6, True, True, "ROUND", "fc"))
+    with pytest.raises(ExportError, match=r"bit_width=12.*opset_version=21"):
+        handler.plan(source, QuantSpec(0.8, 0.0, 12, True, True, "FLOOR", "fc"))
 
 
 def test_a_dynamic_scale_is_one_for_the_tensor() -> None:
