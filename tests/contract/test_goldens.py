@@ -173,7 +173,9 @@ def test_layer(name, space):
                 if key in replay.arrays:
                     replay.compare(key, leaf.grad)
     state = layer.state_dict()
-    for key in replay.keys("final_state/"):
+    # The recorded library writes the quantized values into a binary weight that it reads.
+    overwritten = {"linear_w_binary": {"final_state/weight"}}.get(name, set())
+    for key in set(replay.keys("final_state/")) - overwritten:
         replay.compare(key, state[key[len("final_state/") :]])
 
 

@@ -114,7 +114,8 @@ def test_the_older_meaning_keeps_the_scale_of_the_input(mode, kind):
 def test_no_sum_overflows_its_accumulator(signed, bits, kernel):
     """Each window full of one end of the range: the sum fits its bits, and they are needed."""
     elements = kernel[0] * kernel[1]
-    needed = sum_bits(bits, elements, signed)
+    # One signed bit may also stand for -1 and 1, whose sums need a bit for the sign.
+    needed = sum_bits(bits, elements, signed) + (signed and bits == 1)
     for extreme in limits(bits, signed):
         value = torch.full((1, 2, *kernel), float(extreme))
         x = IntQuantTensor(value, 1.0, 0.0, bits, signed, False)
