@@ -21,7 +21,7 @@ ANSWERS_HERE = {
     ("QuantConvTranspose2d", "per_elem_ops"): 36,
     ("disabled input_quant of QuantConv2d", "is_proxy_compiled"): False,
 }
-PENDING_LAYERS = {"QuantEmbedding", "QuantLSTM", "QuantMultiheadAttention", "QuantEltwiseAdd"}
+PENDING_LAYERS = {"QuantLSTM", "QuantMultiheadAttention"}
 
 
 def _linear() -> torch.nn.Module:
@@ -39,6 +39,8 @@ BUILD = {
     "QuantLinear": _linear,
     "QuantConv2d": lambda: qnn.QuantConv2d(2, 3, 3),
     "QuantConvTranspose2d": lambda: qnn.QuantConvTranspose2d(2, 3, 3),
+    "QuantEltwiseAdd": qnn.QuantEltwiseAdd,
+    "QuantEmbedding": lambda: qnn.QuantEmbedding(5, 4),
     "QuantIdentity": qnn.QuantIdentity,
     "QuantReLU": qnn.QuantReLU,
 }

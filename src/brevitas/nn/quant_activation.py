@@ -13,7 +13,19 @@ from brevitas.quant.scaled_int import (
     Uint8ActPerTensorFloat,
 )
 
-__all__ = ["QuantHardTanh", "QuantIdentity", "QuantReLU", "QuantSigmoid", "QuantTanh"]
+__all__ = [
+    "QuantHardSwish",
+    "QuantHardTanh",
+    "QuantIdentity",
+    "QuantReLU",
+    "QuantSigmoid",
+    "QuantTanh",
+    "Sigmoid",
+    "Tanh",
+]
+
+Sigmoid = nn.Sigmoid
+Tanh = nn.Tanh
 
 
 class QuantReLU(QuantNonLinearActLayer):
@@ -105,6 +117,30 @@ class QuantHardTanh(QuantNonLinearActLayer):
     ) -> None:
         act_impl = nn.Hardtanh if act_quant is None else None
         super().__init__(act_impl, True, input_quant, act_quant, return_quant_tensor, **kwargs)
+
+
+class QuantHardSwish(QuantNonLinearActLayer):
+    """Hard swish, ``x * clamp(x + 3, 0, 6) / 6``, followed by a quantizer.
+
+    Arguments as ``QuantReLU``. Its smallest value is -0.375, which the unsigned quantizer of the
+    default clips to zero: choose a signed ``act_quant`` to keep it.
+
+    Example:
+        >>> import torch
+        >>> QuantHardSwish()(torch.zeros(1)).shape
+        torch.Size([1])
+
+    Reference: Howard et al., "Searching for MobileNetV3", 2019.
+    """
+
+    def __init__(
+        self,
+        act_quant: ActQuantType | None = Uint8ActPerTensorFloat,
+        input_quant: ActQuantType | None = None,
+        return_quant_tensor: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(nn.Hardswish, False, input_quant, act_quant, return_quant_tensor, **kwargs)
 
 
 class QuantIdentity(QuantNonLinearActLayer):

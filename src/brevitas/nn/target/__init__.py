@@ -1,0 +1,1 @@
+"""Layers for particular hardware targets. Layer: nn (L6)."""
