@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,19 @@ T = TypeVar("T")
 
 INT_RE = re.compile(r"^[+-]?\d+$")
 FLOAT_RE = re.compile(r"^[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?$")
+
+
+def levels_to_caller() -> int:
+    """`stacklevel` of a warning that points to the first frame outside of the library.
+
+    Example:
+        >>> levels_to_caller() >= 1  # 1 in a function of the user's own
+        True
+    """
+    frame, levels = sys._getframe(1), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("brevitas."):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 class AutoName(str, Enum):

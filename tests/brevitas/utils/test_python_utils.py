@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import auto
+from types import FunctionType
 
 import pytest
 
@@ -15,10 +16,21 @@ from brevitas.utils.python_utils import (
     did_you_mean,
     hooked_on_a_function,
     islambda,
+    levels_to_caller,
     parse_dataclass_dicts,
     patch,
     recurse_getattr,
 )
+
+
+def test_levels_to_caller():
+    assert levels_to_caller() == 1
+
+    def warn() -> int:
+        return levels_to_caller()
+
+    inside = FunctionType(warn.__code__, {**globals(), "__name__": "brevitas.nn"})
+    assert inside() == 2
 
 
 class Fruit(AutoName):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +13,7 @@ from brevitas.inject import DependencyError, InjectorMeta, declared_names, recor
 from brevitas.nn.mixin.utils import filter_kwargs
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
 from brevitas.quant_tensor import QuantTensor
+from brevitas.utils.python_utils import levels_to_caller
 
 __all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin"]
 
@@ -52,7 +52,7 @@ class KeywordReport:
                     f"{layer}: keyword {key}={given!r} is read by none of its quantizers."
                     f"{self._hint(key)}",
                     UserWarning,
-                    stacklevel=_levels_to_caller(),
+                    stacklevel=levels_to_caller(),
                 )
 
     def _is_read(self, key: str) -> bool:
@@ -68,14 +68,6 @@ class KeywordReport:
         valid = {prefix + name for prefix, names in self.known.items() for name in names}
         matches = get_close_matches(key, sorted(valid), n=1, cutoff=0.6)
         return f" Did you mean {matches[0]!r}?" if matches else ""
-
-
-def _levels_to_caller() -> int:
-    """Stack levels from ``warnings.warn`` in this module up to the first frame of the user."""
-    frame, levels = sys._getframe(1), 1
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("brevitas."):
-        frame, levels = frame.f_back, levels + 1
-    return levels
 
 
 class QuantProxyMixin:
