@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brevitas.nn.mixin.base import KeywordReport, QuantLayerMixin
 from brevitas.nn.quant_layer import ActQuantType, QuantInputOutputLayer
 from brevitas.quant.scaled_int import Int8ActPerTensorFloat
 from brevitas.quant_tensor import QuantTensor, _unpack_quant_tensor
@@ -23,6 +24,8 @@ class OperandsOnOneGrid(QuantInputOutputLayer, nn.Module):
         output_quant: quantizer of the result; None leaves it on the grid of its operands.
         tie_input_output_quant: quantize the result by the quantizer of the operands.
         return_quant_tensor: return the output with scale, zero point and bit width.
+        device: device of the quantizers.
+        dtype: dtype of the quantizers.
         **kwargs: declarations of the quantizers by prefix, ``input_`` and ``output_``.
     """
 
@@ -32,11 +35,16 @@ class OperandsOnOneGrid(QuantInputOutputLayer, nn.Module):
         output_quant: ActQuantType | None = Int8ActPerTensorFloat,
         tie_input_output_quant: bool = False,
         return_quant_tensor: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         nn.Module.__init__(self)
+        QuantLayerMixin.__init__(self, return_quant_tensor)
+        report = KeywordReport(self, kwargs)
         quantizers = (input_quant, output_quant, tie_input_output_quant)
-        QuantInputOutputLayer.__init__(self, *quantizers, return_quant_tensor, **kwargs)
+        self.attach_input_output_quant(*quantizers, report, device=device, dtype=dtype)
+        report.warn_unused()
 
     @property
     def channelwise_separable(self) -> bool:
@@ -67,6 +75,8 @@ class QuantEltwiseAdd(OperandsOnOneGrid):
             bit more.
         tie_input_output_quant: quantize the sum by the quantizer of the operands.
         return_quant_tensor: return the output with scale, zero point and bit width.
+        device: device of the quantizers.
+        dtype: dtype of the quantizers.
         **kwargs: declarations of the quantizers by prefix, ``input_`` and ``output_``.
 
     Example:
@@ -92,6 +102,8 @@ class QuantCat(OperandsOnOneGrid):
         output_quant: quantizer of the result; None leaves it on the grid of its operands.
         tie_input_output_quant: quantize the result by the quantizer of the operands.
         return_quant_tensor: return the output with scale, zero point and bit width.
+        device: device of the quantizers.
+        dtype: dtype of the quantizers.
         **kwargs: declarations of the quantizers by prefix, ``input_`` and ``output_``.
 
     Example:

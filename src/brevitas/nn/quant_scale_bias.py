@@ -144,6 +144,8 @@ class QuantScaleBias(QuantWeightBiasInputOutputLayer, ScaleBias):
 
     def inner_forward_impl(self, input: Any, quant_weight: Any, quant_bias: Any) -> Any:
         """Return ``input * quant_weight + quant_bias``."""
+        if isinstance(quant_bias, QuantTensor) and not self.bias_quant.requires_input_scale:
+            quant_bias = quant_bias.value  # on a grid of its own, which the product is not on
         return scale_and_shift(input, quant_weight, quant_bias, self.runtime_shape)
 
 
