@@ -13,12 +13,10 @@ Neurons for Conditional Computation", 2013.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from brevitas.function.ops import (
     binary_sign,
@@ -27,6 +25,7 @@ from brevitas.function.ops import (
     tensor_clamp,
     tensor_clamp_,
 )
+from brevitas.utils.autograd import DirectFunction
 
 __all__ = [
     "ScalarClampSteFn",
@@ -58,15 +57,10 @@ __all__ = [
 ]
 
 
-class _StraightThrough(Function):
+class _StraightThrough(DirectFunction):
     """Base: a function of one tensor and constants; its gradient is that of the identity."""
 
     generate_vmap_rule = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # `Function.apply` asks for the signature at every call: stored, a call costs a third less.
-        cls.forward.__signature__ = inspect.signature(cls.forward)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

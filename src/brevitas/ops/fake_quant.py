@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from brevitas.function.ops import dpu_round
+from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import widened
 
 __all__ = ["FakeQuantPlan", "ROUNDING_MODES", "fake_quant", "to_integer"]
@@ -94,7 +95,7 @@ def _clamp_by_tensors(integer: Tensor, lower: Bound, upper: Bound) -> Tensor:
     return torch.clamp(integer, lower, upper)
 
 
-class _FakeQuantFn(torch.autograd.Function):
+class _FakeQuantFn(DirectFunction):
     """Fused forward in place, analytic backward from ``x`` alone."""
 
     @staticmethod
@@ -154,7 +155,7 @@ def _batch_first(info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -
     return aligned
 
 
-class _StraightThrough(torch.autograd.Function):
+class _StraightThrough(DirectFunction):
     """Rounded value forward, identity backward: keeps the backward pass differentiable."""
 
     generate_vmap_rule = True

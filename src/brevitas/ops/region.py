@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from brevitas.ops._kernel import Kernel, KernelCache, Program, compiler_works, gradients_of
 from brevitas.ops.layout import Layout
+from brevitas.utils.autograd import DirectFunction
 
 __all__ = ["Program", "Region", "can_run_region", "compiler_works"]
 
@@ -162,7 +163,7 @@ def _run_forward(
         return layout.restore_owned(y), *(torch.ops.aten._unsafe_view(f, s) for f, s in pairs)
 
 
-class _RegionFn(torch.autograd.Function):
+class _RegionFn(DirectFunction):
     """Compiled forward, compiled backward; the inputs are all that is saved."""
 
     @staticmethod

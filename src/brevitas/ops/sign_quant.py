@@ -18,6 +18,7 @@ from torch import Tensor
 from brevitas.function.ops import binary_sign
 from brevitas.ops.autograd_ste_ops import binary_sign_ste_impl
 from brevitas.ops.fake_quant import _batch_first, _is_expandable, _reduce, needs_autograd
+from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import widened
 
 __all__ = ["SignPlan", "sign_quant", "to_sign"]
@@ -63,7 +64,7 @@ def to_sign(x: Tensor, scale: Tensor, threshold: float | None) -> Tensor:
     return sign if threshold is None else sign.mul_(wide.abs().gt_(threshold * scale))
 
 
-class _SignQuantFn(torch.autograd.Function):
+class _SignQuantFn(DirectFunction):
     """Fused forward in place, analytic backward from ``x`` and ``scale``."""
 
     @staticmethod

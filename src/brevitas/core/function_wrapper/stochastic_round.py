@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from brevitas.function.ops_ste import round_ste
+from brevitas.utils.autograd import DirectFunction
 
 __all__ = ["StochasticRoundSte", "stochastic_round_ste_fn"]
 
 
-class _StochasticRoundSteFn(Function):
+class _StochasticRoundSteFn(DirectFunction):
     """Round up where `noise` is below the fraction; the gradient passes unchanged."""
 
     generate_vmap_rule = True

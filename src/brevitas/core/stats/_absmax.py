@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from brevitas.core.stats._registry import register_stats_implementation
+from brevitas.utils.autograd import DirectFunction
 
 __all__ = [
     "AbsMax",
@@ -33,7 +33,7 @@ def _equal_shares(x: Tensor, extreme: Tensor) -> Tensor:
     return is_extreme.div_(is_extreme.sum(dtype=torch.float32))
 
 
-class _ExtremeFn(Function):
+class _ExtremeFn(DirectFunction):
     """Base: an extreme value of a whole tensor; keeps no intermediate tensor for the gradient."""
 
     generate_vmap_rule = True

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import Function
 
 from brevitas.ops.fake_quant import needs_autograd
+from brevitas.utils.autograd import DirectFunction
 
 
-class _StraightThroughFn(Function):
+class _StraightThroughFn(DirectFunction):
     """Gives its second argument, and passes the gradient to its first."""
 
     generate_vmap_rule = True
