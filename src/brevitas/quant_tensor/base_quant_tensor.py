@@ -5,17 +5,29 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
+from brevitas.quant_tensor._compare import flag_tensor
+from brevitas.quant_tensor._field_tuples import (
+    FloatQuantTensorBase,
+    GroupwiseFloatQuantTensorBase,
+    GroupwisIntQuantTensorBase,
+    IntQuantTensorBase,
+)
+from brevitas.quant_tensor._float_mixin import FloatMixin
 from brevitas.quant_tensor._int_mixin import TOLERANCE, IntMixin
 from brevitas.quant_tensor._tensor_interface import answer_as_tensor
 
 __all__ = [
     "TOLERANCE",
+    "FloatMixin",
+    "FloatQuantTensorBase",
+    "GroupwisIntQuantTensorBase",
+    "GroupwiseFloatQuantTensorBase",
     "IntMixin",
     "IntQuantTensorBase",
     "QuantTensor",
@@ -23,17 +35,6 @@ __all__ = [
 ]
 
 Self = TypeVar("Self", bound="QuantTensor")
-
-
-class IntQuantTensorBase(NamedTuple):
-    """The fields of an affine integer tensor, without behaviour."""
-
-    value: Tensor
-    scale: Tensor
-    zero_point: Tensor
-    bit_width: Tensor
-    signed_t: Tensor
-    training_t: Tensor
 
 
 class FieldName(str):
@@ -68,15 +69,29 @@ class QuantTensor:
     _default_class: ClassVar[type[QuantTensor] | None] = None
     # Functions of torch with a rule of their own for this kind of tensor.
     _function_handlers: ClassVar[tuple[dict[Any, Any], ...]] = ()
-    # Tensor fields; those that broadcast against `value`; flags that are Python booleans.
+    # Tensor fields, the value first; those that broadcast against it; flags, Python booleans.
     _tensor_fields: ClassVar[tuple[str, ...]] = ("value",)
     _broadcast_fields: ClassVar[tuple[str, ...]] = ()
     _fields: ClassVar[tuple[str, ...]] = ()
     _flags: ClassVar[tuple[str, ...]] = ("signed", "training")
+    # What follows from them: names of the constructor's arguments, in the order of `_fields`;
+    # names and positions of the flags; what is no tensor.
+    _argument_names: ClassVar[tuple[str, ...]] = ()
+    _flag_positions: ClassVar[tuple[tuple[str, int], ...]] = ()
+    _constants: ClassVar[tuple[str, ...]] = ()
 
     value: Tensor
     signed: bool
     training: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = tuple(str(name).removesuffix("_t") for name in cls._fields)
+        cls._argument_names = names
+        cls._flag_positions = tuple(
+            (name, names.index(name)) for name in cls._flags if name in names
+        )
+        cls._constants = tuple(name for name in names if name not in cls._tensor_fields)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> QuantTensor:
         if cls is QuantTensor and cls._default_class is not None:
@@ -113,8 +128,7 @@ class QuantTensor:
         )
 
     def _constructor_arguments(self) -> dict[str, Any]:
-        names = (*self._tensor_fields, *self._flags)
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._argument_names}
 
     def set(self: Self, **kwargs: Any) -> Self:
         """Copy with some fields replaced.
@@ -135,11 +149,19 @@ class QuantTensor:
                 accepted = ", ".join(arguments)
                 raise ValueError(f"Got unexpected field names: {[name]}. Accepted: {accepted}.")
             arguments[key] = field
-        return type(self)(**arguments)
+        return type(self)(*arguments.values())
 
-    def _derive(self: Self, value: Tensor, **fields: Tensor) -> Self:
-        """`set` without checks, for the rules of torch functions."""
-        return self.set(value=value, **fields)
+    def _derive(self: Self, value: Any, **fields: Any) -> Self:
+        """`set` without checks, for the rules of torch functions; the value as it is stored."""
+        return self.set(**{self._tensor_fields[0]: value}, **fields)
+
+    def _without_value(self: Self) -> Self:
+        """The metadata alone."""
+        return self._derive(None)
+
+    def _map_value(self: Self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The record around `change` of the value as it is stored."""
+        return self._derive(change(getattr(self, self._tensor_fields[0])))
 
     def _replace(self: Self, **kwargs: Any) -> Self:
         return self.set(**kwargs)
@@ -217,33 +239,36 @@ class QuantTensor:
 
     def contiguous(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Copy whose value is contiguous in memory."""
-        return self.set(value=self.value.contiguous(*args, **kwargs))
+        return self._map_value(lambda value: value.contiguous(*args, **kwargs))
 
     def clone(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Copy with its own value."""
-        return self.set(value=self.value.clone(*args, **kwargs))
+        return self._map_value(lambda value: value.clone(*args, **kwargs))
 
-    def _with_value(self: Self, value: Tensor) -> Self:
-        """The record around a value that was cast or moved: a dtype is for the value only."""
-        if value.device == self.value.device:
-            return self.set(value=value)
-        moved = {name: getattr(self, name).to(value.device) for name in self._tensor_fields[1:]}
-        return self.set(value=value, **moved)
+    def _with_value(self: Self, cast: Callable[[Tensor], Tensor]) -> Self:
+        """The record around a value that is cast or moved: a dtype is for the value only."""
+        first, *others = self._tensor_fields
+        before: Tensor = getattr(self, first)
+        value = cast(before)
+        if value.device == before.device:
+            return self.set(**{first: value})
+        moved = {name: getattr(self, name).to(value.device) for name in others}
+        return self.set(**{first: value}, **moved)
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move and cast as `torch.Tensor.to`; a dtype is applied to `value` alone.
 
         The scale stays in its dtype: rounding it to half precision would change every integer.
         """
-        return self._with_value(self.value.to(*args, **kwargs))
+        return self._with_value(lambda value: value.to(*args, **kwargs))
 
     def cuda(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move all fields to an accelerator."""
-        return self._with_value(self.value.cuda(*args, **kwargs))
+        return self._with_value(lambda value: value.cuda(*args, **kwargs))
 
     def cpu(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move all fields to the host."""
-        return self._with_value(self.value.cpu(*args, **kwargs))
+        return self._with_value(lambda value: value.cpu(*args, **kwargs))
 
     def half(self: Self) -> Self:
         """Cast `value` to float16."""
@@ -260,12 +285,6 @@ class QuantTensor:
     def double(self: Self) -> Self:
         """Cast `value` to float64."""
         return self.to(torch.float64)
-
-
-def flag_tensor(flag: bool) -> Tensor:
-    """A flag as a 0-d bool tensor on the host, made by an operation that every tracer records."""
-    make = torch.ones if flag else torch.zeros
-    return make((), dtype=torch.bool)
 
 
 def _plain(field: Any) -> Any:
