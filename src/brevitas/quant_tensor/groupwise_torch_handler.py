@@ -88,15 +88,14 @@ def _group_dim_after(old: Sequence[int], new: Sequence[int], dim: int, size: int
     for old_dims, new_dims in blocks(old, new):
         if dim not in old_dims:
             continue
-        inner = [new[d] for d in new_dims if new[d] != 1]
-        if [old[d] for d in old_dims if old[d] != 1] == inner:  # only ones come or go
-            position = sum(old[d] != 1 for d in old_dims if d < dim)
-            places = [d for d in new_dims if new[d] != 1]
-            return places[position] if old[dim] != 1 else None
-        is_last = all(old[d] == 1 for d in old_dims if d > dim)
-        last = max((d for d in new_dims if new[d] != 1), default=None)
-        is_whole = old[dim] % size == 0 and last is not None and new[last] % size == 0
-        return last if is_last and is_whole else None
+        before = [d for d in old_dims if old[d] != 1]
+        after = [d for d in new_dims if new[d] != 1]
+        if dim not in before:  # a single element
+            return None
+        if [old[d] for d in before] == [new[d] for d in after]:  # only ones come or go
+            return after[before.index(dim)]
+        is_whole = old[dim] % size == 0 and new[after[-1]] % size == 0
+        return after[-1] if dim == before[-1] and is_whole else None
     return None
 
 
