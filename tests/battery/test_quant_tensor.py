@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from brevitas.fx import value_trace
 from brevitas.quant_tensor import (
     FloatQuantTensor,
     GroupwiseFloatQuantTensor,
@@ -505,6 +506,16 @@ def test_function_transforms(kind):
     assert torch.equal(rows, F.relu(x).value)
     gradient = torch.func.grad(lambda t: F.relu(rebuilt(x, t)).sum())(torch.ones(()))
     assert gradient.shape == ()
+
+
+@all_kinds
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traces(kind):
+    """Both tracers follow values through a tensor that the traced function makes."""
+    module, t = Ends(kind), torch.rand(3, 6, 5)
+    for traced in (value_trace(module, value_args={"t": t}), torch.jit.trace(module, t)):
+        assert torch.equal(traced(2 * t), module(2 * t))
 
 
 @all_kinds

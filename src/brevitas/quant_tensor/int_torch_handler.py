@@ -246,7 +246,7 @@ def with_zeros(rule: Handler) -> Handler:
 
     def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
         output = rule(input, *args, **kwargs)
-        if not isinstance(output, IntMixin):
+        if not (isinstance(output, QuantTensor) and isinstance(output, IntMixin)):
             return output
         bit_width = with_sign_bit(output.bit_width, (output.bit_width, output.signed))
         return output if bit_width is output.bit_width else output.set(bit_width=bit_width)

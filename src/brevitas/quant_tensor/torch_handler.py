@@ -162,14 +162,13 @@ def _in_place(fn: Handler) -> Handler:
     return handler
 
 
-# Names of functions that permute dimensions, and of those that keep the order of the elements.
-PERMUTATIONS = ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")
+# Names of functions that keep the order of the elements.
 RESHAPES = (
     *("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"),
     *("reshape_as", "view_as"),
 )
 _RULES: tuple[tuple[Callable[[Handler], Handler], tuple[str, ...]], ...] = (
-    (_permute, PERMUTATIONS),
+    (_permute, ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")),
     (_reshape, RESHAPES),
     (_move, ("__getitem__", "select", "narrow", "index_select", "flip", "roll", "gather")),
     (_move, ("expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile")),

@@ -31,6 +31,34 @@ def test_permutations_move_the_groups(dim, order):
     assert same.shape == integers.permute(order).shape
 
 
+@pytest.mark.parametrize(
+    "permute",
+    [
+        lambda x: x.transpose(-1, 0),
+        lambda x: torch.transpose(x, dim0=0, dim1=2),
+        lambda x: x.swapaxes(axis0=1, axis1=-1),
+        lambda x: torch.swapdims(x, 1, 1),
+        lambda x: x.permute((2, 0, -2)),
+        lambda x: x.permute(dims=[1, 2, 0]),
+        lambda x: torch.permute(x, (-1, 0, 1)),
+        lambda x: x.movedim(0, -1),
+        lambda x: torch.moveaxis(x, (0, 1), (2, 0)),
+        lambda x: torch.movedim(x, source=(2, 0), destination=(0, 1)),
+    ],
+)
+def test_every_way_to_permute(permute):
+    x, integers = groups((3, 6, 5))
+    y = permute(x)
+    assert type(y) is GroupwiseIntQuantTensor
+    assert torch.equal(y.set().int().double(), permute(integers))
+
+
+def test_transposition_of_a_matrix():
+    x, integers = groups((3, 6))
+    for y in (x.t(), torch.t(x)):
+        assert y.group_dim == 0 and torch.equal(y.set().int().double(), integers.t())
+
+
 # Shape, group size and dimension, new shape, dimension of the groups or None.
 RESHAPES = [
     ((2, 8), 4, 1, (16,), 0),
