@@ -103,6 +103,8 @@ def test_set_takes_fields_and_refuses_others(kind):
     y = x.set(**{stored: getattr(x, stored) * 2})
     assert type(y) is kind and torch.equal(y.value, 2 * x.value)
     same(x._replace(**{stored: getattr(x, stored) * 2}), y)
+    same(x.set(value=x.value * 2), y)
+    assert x.set(value=None).value is None
     with pytest.raises(ValueError, match=r"Got unexpected field names: \['color'\]"):
         x.set(color=1)
 

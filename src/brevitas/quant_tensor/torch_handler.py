@@ -237,7 +237,10 @@ def interpolate_handler(
 
 def embedding(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
-    value = F.embedding(_unpack_quant_tensor(input), quant_weight.value, *args, **kwargs)
+    input = _unpack_quant_tensor(input)
+    value = F.embedding(input, _unpack_quant_tensor(quant_weight), *args, **kwargs)
+    if not isinstance(quant_weight, QuantTensor):
+        return value
     fields = {}
     for name in quant_weight._broadcast_fields:
         field = getattr(quant_weight, name)
