@@ -46,6 +46,12 @@ class Row:
         return declared.scaling_impl_type is ScalingImplType.CONST
 
     @property
+    def has_real_zero_point(self) -> bool:
+        """Whether the zero point is declared to be no integer."""
+        declared = self.quantizer
+        return "quantize_zero_point" in declared and not declared.quantize_zero_point
+
+    @property
     def bits(self) -> int:
         """The declared number of bits."""
         return self.quantizer.let(**EXTRA.get(self.name, {})).bit_width
@@ -85,6 +91,8 @@ def _encode(value: Any) -> Any:
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, type):
         return f"class:{value.__module__}.{value.__qualname__}"
+    if isinstance(value, nn.Module):
+        return repr(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
+from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling.runtime import ParameterListStats
@@ -72,6 +73,37 @@ class _ScaleShiftZeroPoint(nn.Module):
         if self.quantize_zero_point:
             return self.int_quant.to_int(scale, smallest, bit_width, zero_point)
         return zero_point / scale + smallest
+
+
+class _ScaleShiftQuantZeroPoint(nn.Module):
+    """Quantized real offset to zero point: ``quantize(p) / scale + min_int``.
+
+    Args:
+        zp_int_quant: quantizer of the offset, ``p -> (value, ...)``.
+        int_quant: gives the integer range.
+        zero_point_shape: shape of the offset, which its quantizer is made for.
+        zero_point_dequantized_shape: shape of the result; that of the quantized offset if None.
+    """
+
+    def __init__(
+        self,
+        zp_int_quant: nn.Module,
+        int_quant: nn.Module,
+        zero_point_shape: tuple[int, ...],
+        zero_point_dequantized_shape: tuple[int, ...] | None,
+    ) -> None:
+        super().__init__()
+        self.zp_int_quant = zp_int_quant
+        self.int_quant: Any = int_quant
+        self.zero_point_shape = tuple(zero_point_shape)
+        shape = zero_point_dequantized_shape
+        self.zero_point_dequantized_shape = None if shape is None else tuple(shape)
+
+    def forward(self, zero_point: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        offset = self.zp_int_quant(zero_point)[0]
+        if self.zero_point_dequantized_shape is not None:
+            offset = offset.reshape(self.zero_point_dequantized_shape)
+        return offset / scale + self.int_quant.min_int(bit_width)
 
 
 class StatsFromParameterZeroPoint(nn.Module):
@@ -281,6 +313,8 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
     def read(self, x: Tensor | None) -> Tensor:
         """Return the real offset, from the parameter; the statistic sets it at the first call."""
         if not self.init_done:
+            if on_trial():
+                return abs_binary_sign_grad(widened(self.parameter_list_stats(x)))
             with torch.no_grad():
                 self.value.copy_(self.parameter_list_stats(x).reshape(self.value.shape))
             self.init_done = True

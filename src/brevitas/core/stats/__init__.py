@@ -6,16 +6,21 @@ Layer: core (L3).
 from __future__ import annotations
 
 from brevitas.core.stats.stats_op import (
+    MSE,
     AbsAve,
     AbsMax,
     AbsMaxAve,
     AbsMaxL2,
     AbsMinMax,
     AbsPercentile,
+    HalfQuadraticOptimizerScale,
+    HalfQuadraticOptimizerZeroPoint,
+    KLMinimizerThreshold,
     L1Norm,
     L2Norm,
     MeanLearnedSigmaStd,
     MeanSigmaStd,
+    MSEUniformStepBase,
     NegativeMinOrZero,
     NegativePercentileOrZero,
     PercentileInterval,
@@ -26,6 +31,7 @@ from brevitas.inject.enum import StatsOp
 
 __all__ = [
     "DEFAULT_MOMENTUM",
+    "MSE",
     "SCALAR_SHAPE",
     "AbsAve",
     "AbsMax",
@@ -33,8 +39,12 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "HalfQuadraticOptimizerScale",
+    "HalfQuadraticOptimizerZeroPoint",
+    "KLMinimizerThreshold",
     "L1Norm",
     "L2Norm",
+    "MSEUniformStepBase",
     "MeanLearnedSigmaStd",
     "MeanSigmaStd",
     "NegativeMinOrZero",
