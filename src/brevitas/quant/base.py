@@ -21,8 +21,25 @@ from brevitas.inject.enum import (
     ScalingPerOutputType,
     StatsOp,
 )
+from brevitas.quant._decoupled import (
+    AccumulatorAwarePerChannelPreNorm,
+    AccumulatorAwareWeightQuant,
+    AccumulatorAwareZeroCenterPerChannelPreNorm,
+    AccumulatorAwareZeroCenterWeightQuant,
+    PerChannelL1Norm,
+    PerChannelL2Norm,
+    PerChannelPreNorm,
+    SolvePostScaleGranularity,
+    WeightNormPerChannelFloatDecoupled,
+    WeightPerChannelFloatDecoupled,
+    WeightPerTensorFloatDecoupledL2Param,
+)
 
 __all__ = [
+    "AccumulatorAwarePerChannelPreNorm",
+    "AccumulatorAwareWeightQuant",
+    "AccumulatorAwareZeroCenterPerChannelPreNorm",
+    "AccumulatorAwareZeroCenterWeightQuant",
     "BatchQuantStatsScaling1d",
     "BatchQuantStatsScaling2d",
     "IntQuant",
@@ -34,14 +51,21 @@ __all__ = [
     "ParamFromRuntimePercentileScaling",
     "ParamMinMaxInitScaling",
     "PerChannelFloatScaling8bit",
+    "PerChannelL1Norm",
+    "PerChannelL2Norm",
     "PerChannelPoTScaling8bit",
+    "PerChannelPreNorm",
     "PerTensorConstScaling2bit",
     "PerTensorFloatScaling8bit",
     "PerTensorPoTScaling8bit",
     "ShiftedMinUintQuant",
     "ShiftedParamFromPercentileUintQuant",
     "SignedBinaryClampedConst",
+    "SolvePostScaleGranularity",
     "UintQuant",
+    "WeightNormPerChannelFloatDecoupled",
+    "WeightPerChannelFloatDecoupled",
+    "WeightPerTensorFloatDecoupledL2Param",
 ]
 
 
