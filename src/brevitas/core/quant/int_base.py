@@ -123,6 +123,12 @@ class DecoupledIntQuant(_IntParts):
         tensor([ 2., -8.])
     """
 
+    def to_int(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, pre_scale: Tensor, pre_zero_point: Tensor, bit_width: Tensor, x: Tensor
+    ) -> Tensor:
+        """Return the clamped integers of ``x`` in a float tensor, through the parts."""
+        return super().to_int(pre_scale, pre_zero_point, bit_width, x)
+
     def forward(
         self,
         pre_scale: Tensor,
