@@ -3,7 +3,7 @@
 A decoupled quantizer divides by a pre-scale, rounds, and multiplies by a scale. Here the pre-scale
 follows the norm of the weight, so that the norm is a parameter of its own:
 
-    pre_scale = scale * norm(weight) / target,   hence   norm(weight / pre_scale) = target / scale
+    pre_scale = norm(weight) / (target / scale),   hence   norm(weight / pre_scale) = target / scale
 
 With the sum of magnitudes as the norm, and a target that is capped, no dot product with integers
 of a known width overflows its accumulator.
@@ -32,15 +32,15 @@ __all__ = [
     "ParameterPreScalingWeightNorm",
 ]
 
-#: Where a pre-scale would underflow, it is this number: the smallest normal one in 32 bits.
-_SMALLEST_STEP = 2.0**-126
+#: Where a quotient would underflow, it is this number: the smallest normal one in 32 bits.
+_SMALLEST = 2.0**-126
 #: Roundings between a weight and its integer are fewer than this many, each half a unit in the
 #: last place: of the norm, the cap, the pre-scale (8), the quotient, the shift and their sum.
 _ROUNDINGS = 32
 
 
 class ParameterPreScalingWeightNorm(LearnedValueModule):
-    """Pre-scale that gives a weight a learned norm: ``scale * norm(weight) / target``.
+    """Pre-scale that gives a weight a learned norm: ``norm(weight) / (target / scale)``.
 
     The learned ``target`` starts from the norm of the weight, so that the pre-scale starts as the
     scale. A channel of zeros, which has no norm to give, has the scale as its pre-scale.
@@ -92,7 +92,7 @@ class ParameterPreScalingWeightNorm(LearnedValueModule):
         self.stats_input_view_shape_impl = scaling_stats_input_view_shape_impl
         self.scaling_impl = scaling_impl
         self.restrict_clamp_scaling = _RestrictClampValue(pre_scaling_min_val, None, restriction)
-        self.clamp_step = ScalarSignedClampMinSte(_SMALLEST_STEP)
+        self.clamp_quotient = ScalarSignedClampMinSte(_SMALLEST)
         weight = tracked_parameter_list[0].detach()
         norm = self.norm_of(weight).clamp_min(pre_scaling_min_val or 0.0)
         if restrict_pre_scaling_impl is not None:
@@ -107,14 +107,19 @@ class ParameterPreScalingWeightNorm(LearnedValueModule):
         """The learned norm, a real number."""
         return self.restrict_clamp_scaling(widened(self.value))
 
-    def step_of(self, scale: Tensor, norm: Tensor, target: Tensor) -> Tensor:
-        """Return ``scale * norm / target``; the scale where the norm is zero."""
-        norm = torch.where(norm == 0, target, norm)
-        return self.clamp_step(scale * norm / target)
+    def norm_in_steps(self, scale: Tensor) -> Tensor:
+        """The learned norm as a number of steps of the scale."""
+        return self.clamp_quotient(self.target() / scale)
+
+    def step_of(self, scale: Tensor, norm: Tensor, steps: Tensor) -> Tensor:
+        """Step of which ``norm`` has so many; the scale where the norm is zero."""
+        norm = torch.where(norm == 0, scale * steps, norm)
+        return self.clamp_quotient(norm / steps)
 
     def forward(self, weights: Tensor) -> Tensor:
         """Return the pre-scale of ``weights``."""
-        return self.step_of(self.scaling_impl(weights), self.norm_of(weights), self.target())
+        scale = self.scaling_impl(weights)
+        return self.step_of(scale, self.norm_of(weights), self.norm_in_steps(scale))
 
 
 class AccumulatorAwareParameterPreScaling(ParameterPreScalingWeightNorm):
@@ -123,7 +128,7 @@ class AccumulatorAwareParameterPreScaling(ParameterPreScalingWeightNorm):
     The norm that a channel's integers may have in total is
     ``max_l1_norm = (2**(P - 1) - 1) / 2**(N - is_signed)`` for an accumulator of ``P`` bits and an
     input of ``N`` bits, whose magnitude is at most ``2**(N - is_signed)``. The target is capped
-    there: ``min(target, scale * max_l1_norm)``. Rounded towards zero, no magnitude grows, so
+    there: ``min(target / scale, max_l1_norm)``. Rounded towards zero, no magnitude grows, so
 
         |sum(integer * input)| <= sum(|integer|) * 2**(N - is_signed) <= 2**(P - 1) - 1
 
@@ -215,9 +220,9 @@ class AccumulatorAwareParameterPreScaling(ParameterPreScalingWeightNorm):
     ) -> Tensor:
         """Pre-scale for a norm, where roundings are relative to the norm before a shift."""
         scale = self.scaling_impl(weights)
-        cap = scale * self.calc_max_l1_norm(input_bit_width, input_is_signed)
+        cap = self.calc_max_l1_norm(input_bit_width, input_is_signed)
         norm = norm + self._rounding_bound(weights, scale) * (norm + norm_before_shift)
-        return self.step_of(scale, norm, torch.clamp(self.target(), -cap, cap))
+        return self.step_of(scale, norm, self.norm_in_steps(scale).clamp(-cap, cap))
 
     def _rounding_bound(self, weights: Tensor, scale: Tensor) -> float:
         """Bound of the relative error of a sum of ``|weights / pre_scale|``."""
