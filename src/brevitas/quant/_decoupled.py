@@ -178,6 +178,11 @@ class SolvePostScaleGranularity(ExtendedInjector):
     """One scale, or one per channel, behind a pre-scale that is one per channel in any case."""
 
     @value
+    def int_scaling_impl() -> Any:
+        # What the scales stand for is one integer step, not the integer limit.
+        return SingleArgStatelessBuffer(1.0)
+
+    @value
     def pre_scaling_shape(scaling_per_output_channel_shape: Any) -> Any:
         return scaling_per_output_channel_shape
 
@@ -216,7 +221,6 @@ class WeightNormPerChannelFloatDecoupled(
     scaling_impl_type = ScalingImplType.PARAMETER
     scaling_impl: Any = ParameterScaling
     scaling_init_impl = StatsFromParameterScaling
-    int_scaling_impl = SingleArgStatelessBuffer(1.0)
     restrict_scaling_impl = LogFloatRestrictValue
     scaling_stats_op = StatsOp.MAX
     scaling_stats_impl: Any = AbsMax

@@ -137,11 +137,11 @@ WEIGHTS: dict[str, Callable[[int], Tensor]] = {
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("weight_quant", AWARE)
 def test_no_weight_and_no_input_overflow(weight_quant: Any, kind: str) -> None:
-    for size in (1, 3, 64, 1500):
-        for accumulator in (2, 9, 12, 16, 20, 24, 32):
+    for size in (1, 64, 1500):
+        for accumulator in (2, 12, 16, 20, 32):
             tensor_quant, weight = quantizer_of(weight_quant, WEIGHTS[kind](size), accumulator)
             pre_scaling = tensor_quant.pre_scaling_impl
-            for target in (None, 40.0, -40.0):
+            for target in (None, 40.0):
                 if target is not None:
                     pre_scaling.value.data.fill_(target)
                 for bits, signed in FORMATS:
