@@ -99,7 +99,8 @@ class QCDQWeightHandler(ConstantHandler):
     def constant(self, x: Tensor, value: Tensor, plan: Storage) -> tuple[Tensor | None, Storage]:
         """Store the integers of the quantizer, whatever its rounding was."""
         if self.session is not None and self.session.weight_quantize_node:
-            return (None if is_faithful(x, value, plan.spec) else value.detach().clone()), plan
+            restated = self.is_restated(x, value, plan.spec)
+            return (None if restated else value.detach().clone()), plan
         return integers_of(value, plan), plan
 
     def node(self, x: Tensor, data: Tensor | None, plan: Storage) -> Tensor:
