@@ -331,7 +331,7 @@ class DecoupledWeightQuantWithInputProxyFromInjector(DecoupledWeightQuantProxyFr
         if known is not None:
             return known.bit_width, bool(known.signed)
         layer = self.tracked_module_list[0]
-        input_quant = getattr(layer, "input_quant", None)
+        input_quant: Any = getattr(layer, "input_quant", None)
         bit_width = getattr(input_quant, "bit_width", None)
         if quant_input is None and bit_width is not None and input_quant.is_quant_enabled:
             return bit_width(), bool(input_quant.is_signed)

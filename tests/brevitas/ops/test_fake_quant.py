@@ -454,10 +454,10 @@ def test_values_and_gradients_on_two_grids(
     results = []
     for function in (_on_two_grids, two_grid_reference):
         value = function(*operands, plan)
-        first = torch.autograd.grad(
-            (value**2).sum(), leaves, create_graph=True, allow_unused=True
-        )
-        first = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, first, strict=True)]
+        first = torch.autograd.grad((value**2).sum(), leaves, create_graph=True, allow_unused=True)
+        first = [
+            torch.zeros_like(p) if g is None else g for p, g in zip(leaves, first, strict=True)
+        ]
         second = torch.autograd.grad(
             sum((g * (g.detach() + 1)).sum() for g in first), leaves, allow_unused=True
         )
@@ -478,7 +478,10 @@ def test_vectorized_over_one_operand_of_two_grids(batched: int) -> None:
     in_dims[batched] = 0
     stacked = list(operands)
     stacked[batched] = torch.stack([operands[batched], operands[batched] * 2])
-    function = lambda *tensors: _on_two_grids(*tensors, FakeQuantPlan())
+
+    def function(*tensors: object) -> Tensor:
+        return _on_two_grids(*tensors, FakeQuantPlan())
+
     actual = torch.func.vmap(function, in_dims=tuple(in_dims))(*stacked)
     for index, given in enumerate(stacked[batched]):
         single = [given if place == batched else o for place, o in enumerate(operands)]

@@ -66,7 +66,7 @@ def _fused_value(
     return fake_quant(x, scale, zero_point, lower, upper, plan, *output_grid)
 
 
-def _check_range(int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
+def _check_range(int_quant: Any, bit_width_impl: nn.Module) -> None:
     """Refuse a constant bit width at which zero is the only integer."""
     is_ours = type(int_quant) in (IntQuant, DecoupledIntQuant)
     if is_ours and type(bit_width_impl) is BitWidthConst:

@@ -59,7 +59,11 @@ class _IntParts(nn.Module):
         return self.tensor_clamp_impl(integer, self.min_int(bit_width), self.max_int(bit_width))
 
     def _by_parts(
-        self, x: Tensor, bit_width: Tensor, grid: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        bit_width: Tensor,
+        grid: tuple[Tensor, Tensor],
+        output: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Find the integers on one grid (scale, zero point) and place them on the output's."""
         scale, zero_point = output

@@ -177,7 +177,8 @@ class AccumulatorAwareParameterPreScaling(ParameterPreScalingWeightNorm):
         bits = accumulator_bit_width_impl()
         if not bits.is_meta and float(bits) < 2:
             raise ValueError(
-                f"accumulator_bit_width={float(bits):g}: expected at least 2 bits, the sign and one."
+                f"accumulator_bit_width={float(bits):g}: expected at least 2 bits, one of them for "
+                "the sign."
             )
         self.accumulator_bit_width = accumulator_bit_width_impl
 

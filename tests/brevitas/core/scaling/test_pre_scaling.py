@@ -1,7 +1,7 @@
 """Pre-scales: the formulas, and the accumulator that no weight and no input can make overflow.
 
-For integer weights ``q`` and inputs between ``low`` and ``high`` the extreme dot products are known:
-an input of ``high`` meets each positive weight and one of ``low`` each negative one, or the reverse.
+For integer weights, and inputs between ``low`` and ``high``, the extreme dot products are known: an
+input of ``high`` meets each positive weight and one of ``low`` each negative one, or the reverse.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def quantizer_of(
     return layer.weight_quant.tensor_quant, layer.weight
 
 
-# Weights that are made to overflow ----------------------------------------------------------------
+# Weights that are made to overflow ---------------------------------------------------------------
 
 
 def _random(n: int) -> Tensor:
@@ -166,7 +166,7 @@ def test_no_overflow_in_any_dtype(weight_quant: Any, dtype: torch.dtype, kind: s
 
 @pytest.mark.parametrize("weight_quant", AWARE)
 def test_no_overflow_where_the_cap_has_more_digits_than_a_float(weight_quant: Any) -> None:
-    """``(2**31 - 1) / 2**7`` rounds up to ``2**24``: weights that sum up to that are one too many."""
+    """``(2**31 - 1) / 2**7`` rounds up to ``2**24``: weights that sum up to it are one too many."""
     tensor_quant, weight = quantizer_of(weight_quant, _whole_numbers(2**24)(200_000), 32)
     tensor_quant.pre_scaling_impl.value.data.fill_(40.0)
     for bits, signed in FORMATS:
@@ -285,7 +285,7 @@ def test_the_cap_is_made_use_of(weight_quant: Any, bits: int, signed: bool) -> N
     assert (sums <= cap).all() and (sums >= cap * (1 - 1e-5) - size).all()
 
 
-# Formulas ------------------------------------------------------------------------------------------
+# Formulas ----------------------------------------------------------------------------------------
 
 
 def parts(weight: Tensor, norm: nn.Module, accumulator: int | None = None) -> dict[str, Any]:
@@ -384,7 +384,7 @@ def test_centered_norm_is_that_of_the_weight_without_its_mean() -> None:
     torch.testing.assert_close(actual, expected, rtol=2e-5, atol=0)
 
 
-# Corners -------------------------------------------------------------------------------------------
+# Corners -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weight_quant", [*AWARE, Int8WeightNormL2PerChannelFixedPoint])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import is_faithful, round_as
+from brevitas.export.common.rounding import round_as
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.handler import (
     ActHandler,
