@@ -333,7 +333,7 @@ class DecoupledWeightQuantWithInputProxyFromInjector(DecoupledWeightQuantProxyFr
         layer = self.tracked_module_list[0]
         input_quant: Any = getattr(layer, "input_quant", None)
         bit_width = getattr(input_quant, "bit_width", None)
-        if quant_input is None and bit_width is not None and input_quant.is_quant_enabled:
+        if bit_width is not None and input_quant.is_quant_enabled:
             return bit_width(), bool(input_quant.is_signed)
         summary = f"{type(layer).__name__}({layer.extra_repr()})"
         raise QuantLayerConfigurationError(INPUT_REQUIRED.format(type(quant_input), summary))

@@ -173,7 +173,7 @@ def test_no_overflow_where_the_cap_has_more_digits_than_a_float(weight_quant: An
         assert_fits(integers_of(tensor_quant, weight, bits, signed), bits, signed, 32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(AWARE),
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=24),
