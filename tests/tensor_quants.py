@@ -11,12 +11,36 @@ import torch
 from torch import Tensor, nn
 
 import brevitas.nn as qnn
-from brevitas.core.quant import PrescaledRestrictIntQuant, RescalingIntQuant
-from brevitas.inject.enum import ScalingImplType
+from brevitas.core.bit_width import BitWidthParameter
+from brevitas.core.quant import (
+    DecoupledRescalingIntQuant,
+    DecoupledRescalingIntQuantWithInput,
+    PrescaledRestrictIntQuant,
+    RescalingIntQuant,
+)
+from brevitas.inject.enum import BitWidthImplType, ScalingImplType
 from brevitas.quant import fixed_point, scaled_int, shifted_scaled_int, ternary
+from brevitas.quant.base import (
+    AccumulatorAwareWeightQuant,
+    WeightNormPerChannelFloatDecoupled,
+    WeightPerChannelFloatDecoupled,
+    WeightPerTensorFloatDecoupledL2Param,
+)
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 
-FUSED = (RescalingIntQuant, PrescaledRestrictIntQuant)
+FUSED = (
+    RescalingIntQuant,
+    PrescaledRestrictIntQuant,
+    DecoupledRescalingIntQuant,
+    DecoupledRescalingIntQuantWithInput,
+)
+DECOUPLED = (
+    WeightPerChannelFloatDecoupled,
+    WeightPerTensorFloatDecoupledL2Param,
+    WeightNormPerChannelFloatDecoupled,
+)
+#: What a quantizer returns, in this order; the last two where integers have a grid of their own.
+FIELDS = ("value", "scale", "zero_point", "bit_width", "pre_scale", "pre_zero_point")
 BIAS_SCALE = torch.tensor([0.011, 0.02, 0.5, 0.3])
 # A name of each quantizer that has no number of bits of its own.
 EXTRA: dict[str, dict[str, Any]] = {"IntBias": {"bit_width": 8}}
@@ -38,6 +62,19 @@ class Row:
     @property
     def is_act(self) -> bool:
         return issubclass(self.quantizer, ActQuantSolver)
+
+    @property
+    def is_decoupled(self) -> bool:
+        return issubclass(self.quantizer, DECOUPLED)
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether a weight is given a learned norm."""
+        return issubclass(self.quantizer, WeightNormPerChannelFloatDecoupled)
+
+    @property
+    def is_accumulator_aware(self) -> bool:
+        return issubclass(self.quantizer, AccumulatorAwareWeightQuant)
 
     @property
     def is_const(self) -> bool:
@@ -71,6 +108,9 @@ class Row:
         declared = {**EXTRA.get(self.name, {}), **declared}
         if self.phase == "learned":
             declared = {"collect_stats_steps": 1, **declared}
+        learned = declared.get("bit_width_impl_type") is BitWidthImplType.PARAMETER
+        if self.is_decoupled and learned:  # its parts are declared, not chosen by enums
+            declared["bit_width_impl"] = BitWidthParameter
         torch.manual_seed(0)
         quantizer = self.quantizer.let(**declared)
         if self.is_act:
@@ -87,12 +127,12 @@ class Row:
 
 def _encode(value: Any) -> Any:
     """Spell a declared value as the contract does."""
+    if isinstance(value, nn.Module):
+        return repr(value)
     if isinstance(value, Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, type):
         return f"class:{value.__module__}.{value.__qualname__}"
-    if isinstance(value, nn.Module):
-        return repr(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -114,11 +154,33 @@ def run(tensor_quant: nn.Module, x: Tensor, scale: Tensor | None = None) -> tupl
     """Quantize; a bias without a scale of its own is given one."""
     if isinstance(tensor_quant, PrescaledRestrictIntQuant):
         return tensor_quant(x, bias_scale(x.dtype) if scale is None else scale)
+    if isinstance(tensor_quant, DecoupledRescalingIntQuantWithInput):
+        return tensor_quant(x, torch.tensor(8.0), True)
     return tensor_quant(x)
 
 
+def int_part(tensor_quant: nn.Module) -> Any:
+    """The part that rounds and clamps."""
+    decoupled = isinstance(tensor_quant, DecoupledRescalingIntQuant)
+    return tensor_quant.decoupled_int_quant if decoupled else tensor_quant.int_quant
+
+
+def integer_grid(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the grid on which the integers are found."""
+    return outputs[-2:] if len(outputs) == len(FIELDS) else outputs[1:3]
+
+
+def on_one_grid(
+    tensor_quant: nn.Module, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor
+) -> Tensor:
+    """Quantize by the part that rounds and clamps, with one grid for integers and result."""
+    part, grid = int_part(tensor_quant), (scale, zero_point)
+    twice = isinstance(tensor_quant, DecoupledRescalingIntQuant)
+    return part(*grid, *(grid if twice else ()), bit_width, x)
+
+
 def rows() -> Iterator[Row]:
-    solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver)
+    solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver, *DECOUPLED)
     for module in (scaled_int, fixed_point, shifted_scaled_int, ternary):
         for name in module.__all__:
             quantizer = getattr(module, name)

@@ -14,8 +14,12 @@ from torch import nn
 import brevitas.nn as qnn
 from brevitas.inject.enum import ScalingImplType
 from brevitas.quant import (
+    Int8AccumulatorAwareWeightQuant,
+    Int8AccumulatorAwareZeroCenterWeightQuant,
     Int8ActPerTensorFloat,
     Int8BiasPerTensorFloatInternalScaling,
+    Int8WeightNormL2PerChannelFixedPoint,
+    Int8WeightPerChannelFloatDecoupled,
     Int8WeightPerTensorFloat,
     ShiftedUint8ActPerTensorFloat,
     SignedBinaryActPerTensorConst,
@@ -107,6 +111,20 @@ LAYERS["identity_binary"] = Layer(
     {"act_quant": SignedBinaryActPerTensorConst},
     ACT_PLAIN,
 )
+for _name, _quantizer, _kind in (
+    ("decoupled", Int8WeightPerChannelFloatDecoupled, "Linear"),
+    ("weight_norm", Int8WeightNormL2PerChannelFixedPoint, "Conv2d"),
+    ("accumulator_aware", Int8AccumulatorAwareWeightQuant, "Linear"),
+    ("zero_center", Int8AccumulatorAwareZeroCenterWeightQuant, "ConvTranspose2d"),
+):
+    LAYERS[f"{_kind.lower()}_{_name}"] = Layer(
+        getattr(qnn, "Quant" + _kind),
+        getattr(nn, _kind),
+        (4, 6) if _kind == "Linear" else (4, 6, 3),
+        (3, 4) if _kind == "Linear" else (2, 4, 5, 5),
+        {**QUANTIZED, "weight_quant": _quantizer},
+        WEIGHT_PLAIN,
+    )
 # Without statistics: its scales are start values or constants.
 PLAIN_SCALES = ("hardtanh", "identity_binary")
 for _dims in (1, 2, 3):

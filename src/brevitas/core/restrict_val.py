@@ -35,6 +35,7 @@ __all__ = [
     "IntRestrictValue",
     "LogFloatRestrictValue",
     "PowerOfTwoRestrictValue",
+    "QuantRestrictValue",
     "RestrictValueType",
     "RoundSte",
     "SignedFloatRestrictValue",
@@ -272,3 +273,57 @@ class PowerOfTwoRestrictValue(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the real value of a stored one."""
         return self.power_of_two(self.float_to_int_impl(x))
+
+
+class QuantRestrictValue(nn.Module):
+    """Values that a quantizer can represent: a scale that is itself quantized.
+
+    Args:
+        restrict_value_float_to_int_impl: a quantizer, which returns the value first.
+        scaling_shape: shape of the scale.
+        scale_dequantized_shape: shape to which the quantized scale is brought back, if another.
+
+    Example:
+        >>> from brevitas.nn import QuantIdentity
+        >>> quantizer = QuantIdentity(scaling_impl_type="const", max_val=1.0, min_val=-1.0)
+        >>> tensor_quant = quantizer.act_quant.fused_activation_quant_proxy.tensor_quant
+        >>> QuantRestrictValue(tensor_quant, (), None)(torch.tensor(0.3))
+        tensor(0.2969)
+    """
+
+    def __init__(
+        self,
+        restrict_value_float_to_int_impl: nn.Module,
+        scaling_shape: tuple[int, ...],
+        scale_dequantized_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.float_to_int_impl = restrict_value_float_to_int_impl
+        self.scaling_shape = scaling_shape
+        self.scale_dequantized_shape = scale_dequantized_shape
+
+    def restrict_init_float(self, x: float) -> float:
+        """Return the stored value of a real number: itself, not quantized."""
+        return x
+
+    def restrict_init_tensor(self, x: Tensor) -> Tensor:
+        """Return the stored values of real numbers: themselves, not quantized."""
+        return x
+
+    def restrict_init_module(self) -> nn.Module:
+        """Return the module that maps real values to stored ones."""
+        return Identity()
+
+    def restrict_init_inplace_module(self) -> nn.Module:
+        """Return the module that maps real values to stored ones in place."""
+        return Identity()
+
+    def retrocompatibility_op(self, x: Tensor) -> nn.Module:
+        """Return the identity; kept for compatibility."""
+        return Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the real value of a stored one."""
+        value = self.float_to_int_impl(x)[0]
+        shape = self.scale_dequantized_shape
+        return value if shape is None else value.view(shape)

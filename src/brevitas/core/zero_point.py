@@ -17,6 +17,7 @@ from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling.runtime import ParameterListStats
+from brevitas.core.stats._average import summation_dtype
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, SCALAR_SHAPE
 from brevitas.core.utils import StatelessBuffer
 from brevitas.function.ops_ste import abs_binary_sign_grad
@@ -359,7 +360,9 @@ class PreZeroCenterZeroPoint(nn.Module):
 
     def get_zero_center(self, x: Tensor) -> Tensor:
         """Return the negated mean of each channel of ``x``, broadcastable to ``x``."""
-        mean = self.stats_input_view_shape_impl(x).mean(dim=self.stats_reduce_dim)
+        x = widened(x)
+        view = self.stats_input_view_shape_impl(x)
+        mean = view.mean(dim=self.stats_reduce_dim, dtype=summation_dtype(x)).to(x.dtype)
         shape = self.shape or (mean.shape[0],) + (1,) * (x.dim() - 1)
         return -mean.reshape(shape)
 

@@ -3,6 +3,7 @@
     integer = clamp(round(x / scale + zero_point), lower, upper)
     y       = (integer - zero_point) * scale
 
+Integers found on one grid may be placed on another, with an output scale and zero point.
 It reads ``x`` once, saves at most ``x`` for the backward pass and recomputes the rest there, so a
 quantized tensor costs about as much as a ReLU on it instead of a chain of ten saved intermediates.
 """
@@ -106,19 +107,24 @@ class _FakeQuantFn(DirectFunction):
         lower: Bound,
         upper: Bound,
         plan: FakeQuantPlan,
+        output_scale: Tensor | None = None,
+        output_zero_point: Tensor | None = None,
     ) -> Tensor:
         integer = to_integer(x, scale, zero_point, lower, upper, plan.rounding)
+        if output_scale is not None:
+            scale, zero_point = output_scale, output_zero_point
         if zero_point is not None:
             integer.sub_(zero_point)
         return integer.mul_(scale).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, zero_point, lower, upper, plan = inputs
+        x, scale, zero_point, lower, upper, plan, *output_grid = inputs
         ctx.plan = plan
         ctx.numbers = tuple(None if isinstance(b, Tensor) else b for b in (lower, upper))
         tensors = [b if isinstance(b, Tensor) else None for b in (zero_point, lower, upper)]
-        only_x = not any(ctx.needs_input_grad[1:5])
+        tensors += output_grid
+        only_x = not any(ctx.needs_input_grad[1:5]) and output_grid[0] is None
         if only_x and plan.clamp_passes_gradient:
             ctx.save_for_backward(None, None, *tensors)
         else:
@@ -127,13 +133,15 @@ class _FakeQuantFn(DirectFunction):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
         grad = grad_outputs[0]
-        x, scale, zero_point, lower, upper = ctx.saved_tensors
+        x, scale, zero_point, lower, upper, *output_grid = ctx.saved_tensors
         if x is None:
-            return grad, None, None, None, None, None
+            return grad, None, None, None, None, None, None, None
         lower = ctx.numbers[0] if lower is None else lower
         upper = ctx.numbers[1] if upper is None else upper
-        operands = _Operands(x, scale, zero_point, lower, upper)
-        return (*_input_gradients(grad, operands, ctx.plan, ctx.needs_input_grad[:5]), None)
+        operands = _Operands(x, scale, zero_point, lower, upper, *output_grid)
+        needs = (*ctx.needs_input_grad[:5], *ctx.needs_input_grad[6:])
+        grads = _input_gradients(grad, operands, ctx.plan, needs)
+        return (*grads[:5], None, *grads[5:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -181,6 +189,8 @@ class _Operands(NamedTuple):
     zero_point: Tensor | None
     lower: Bound
     upper: Bound
+    output_scale: Tensor | None = None
+    output_zero_point: Tensor | None = None
 
     def clamp(self, integer: Tensor) -> Tensor:
         """Clamp integers to the limits, without writing to them."""
@@ -192,14 +202,14 @@ class _Operands(NamedTuple):
 def _input_gradients(
     grad: Tensor, operands: _Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients for (x, scale, zero_point, lower, upper), each reduced to its input's shape.
+    """Gradients for the operands, each reduced to its input's shape.
 
     With ``[.]`` one where a condition holds: ``d y / d x = [not clamped]``,
     ``d y / d scale = (integer - zero_point) - [not clamped] * x / scale``,
     ``d y / d zero_point = -[clamped] * scale``, ``d y / d bound = [clamped there] * scale``;
     a clamp that passes gradients counts as not clamped.
     """
-    x, scale, zero_point, lower, upper = operands
+    x, scale, zero_point, lower, upper, output_scale, _ = operands
     grad, ratio = widened(grad), widened(x) / scale
     shifted = ratio if zero_point is None else ratio + zero_point
     differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -209,23 +219,75 @@ def _input_gradients(
     integer = operands.clamp(rounded)
     # Only these look at which elements are clamped; NaN counts as clamped.
     clamped = torch.empty(0) if passes else integer.ne(rounded)
+    if passes and differentiable:
+        integer = rounded + (integer - rounded).detach()
+    step = scale if output_scale is None else output_scale
+    bounds: list[Tensor | None] = [None, None]
+    for index, bound in enumerate((lower, upper)):
+        if needs[3 + index] and not passes and isinstance(bound, Tensor):
+            beyond = rounded < bound if index == 0 else rounded > bound
+            bounds[index] = _reduce((grad * step).masked_fill(~beyond, 0.0), bound)
+    inside = None if passes else clamped
+    if output_scale is None:
+        grads = _grid_gradients(grad, inside, ratio, integer, operands, needs)
+        return (*grads, *bounds, None, None)
+    *grads, of_scale, of_zero_point = _two_grid_gradients(
+        grad, inside, ratio, integer, operands, needs
+    )
+    return (*grads, *bounds, of_scale, of_zero_point)
+
+
+def _grid_gradients(
+    grad: Tensor,
+    clamped: Tensor | None,
+    ratio: Tensor,
+    integer: Tensor,
+    operands: _Operands,
+    needs: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """Gradients for ``x``, scale and zero point; ``clamped`` is None where none counts as such."""
+    x, scale, zero_point, *_ = operands
+    grads: list[Tensor | None] = [None] * 3
+    if needs[0]:
+        grads[0] = _where_not(clamped, grad).to(x.dtype)
+    if needs[1]:
+        steps = integer if zero_point is None else integer - zero_point
+        grads[1] = _reduce(grad * (steps - _where_not(clamped, ratio)), scale)
+    if needs[2] and zero_point is not None:
+        outside = torch.zeros_like(grad, dtype=torch.bool) if clamped is None else clamped
+        grads[2] = _reduce((-grad * scale).masked_fill(~outside, 0.0), zero_point)
+    return grads
+
+
+def _two_grid_gradients(
+    grad: Tensor,
+    clamped: Tensor | None,
+    ratio: Tensor,
+    integer: Tensor,
+    operands: _Operands,
+    needs: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """Gradients for ``x``, the scale and zero point of the integers, and those of the output."""
+    x, scale, zero_point, _, _, output_scale, output_zero_point = operands
+    assert output_scale is not None
+    of_integer = _where_not(clamped, grad * output_scale)
     grads: list[Tensor | None] = [None] * 5
     if needs[0]:
-        grads[0] = (grad if passes else grad.masked_fill(clamped, 0.0)).to(x.dtype)
+        grads[0] = (of_integer / scale).to(x.dtype)
     if needs[1]:
-        if passes and differentiable:
-            integer = rounded + (integer - rounded).detach()
-        steps = integer if zero_point is None else integer - zero_point
-        through = ratio if passes else ratio.masked_fill(clamped, 0.0)
-        grads[1] = _reduce(grad * (steps - through), scale)
+        grads[1] = _reduce(-of_integer * (ratio / scale), scale)
     if needs[2] and zero_point is not None:
-        outside = torch.zeros_like(grad, dtype=torch.bool) if passes else clamped
-        grads[2] = _reduce((-grad * scale).masked_fill(~outside, 0.0), zero_point)
-    for index, bound in ((3, lower), (4, upper)):
-        if needs[index] and not passes and isinstance(bound, Tensor):
-            beyond = rounded < bound if index == 3 else rounded > bound
-            grads[index] = _reduce((grad * scale).masked_fill(~beyond, 0.0), bound)
-    return tuple(grads)
+        grads[2] = _reduce(of_integer, zero_point)
+    if needs[5]:
+        steps = integer if output_zero_point is None else integer - output_zero_point
+        grads[3] = _reduce(grad * steps, output_scale)
+    if needs[6] and output_zero_point is not None:
+        grads[4] = _reduce(-grad * output_scale, output_zero_point)
+    return grads
+
+
+def _where_not(mask: Tensor | None, values: Tensor) -> Tensor:
+    return values if mask is None else values.masked_fill(mask, 0.0)
 
 
 def _round(x: Tensor, rounding: str) -> Tensor:
@@ -243,12 +305,15 @@ def fake_quant(
     lower: Bound,
     upper: Bound,
     plan: FakeQuantPlan,
+    output_scale: Tensor | None = None,
+    output_zero_point: Tensor | None = None,
 ) -> Tensor:
     """Quantize and dequantize in one differentiable operation.
 
     ``y = (clamp(round(x / scale + zero_point), lower, upper) - zero_point) * scale`` with the
     straight-through gradient for the rounding. Half-precision inputs are computed in float32
-    and rounded once at the end.
+    and rounded once at the end. With an ``output_scale``, that and ``output_zero_point`` take
+    the place of ``scale`` and ``zero_point`` on the right.
 
     Args:
         x: real values, any shape; integers are taken as real values of the scale's dtype.
@@ -257,6 +322,9 @@ def fake_quant(
         lower: smallest integer, a number or a 0-d tensor (then it receives a gradient).
         upper: largest integer, a number or a 0-d tensor (then it receives a gradient).
         plan: rounding mode and gradient of the clamp.
+        output_scale: real value of one integer step of the result, if another than ``scale``.
+        output_zero_point: integer that stands for zero in the result, beside an ``output_scale``;
+            None means zero.
 
     Returns:
         Tensor of the shape and dtype of ``x``, on the grid ``(integer - zero_point) * scale``.
@@ -265,15 +333,18 @@ def fake_quant(
         >>> x, scale = torch.tensor([0.26, -9.0]), torch.tensor(0.5)
         >>> fake_quant(x, scale, None, -8, 7, FakeQuantPlan())
         tensor([ 0.5000, -4.0000])
+        >>> fake_quant(x, scale, None, -8, 7, FakeQuantPlan(), output_scale=torch.tensor(1.0))
+        tensor([ 1., -8.])
 
     Reference: Esser et al., "Learned Step Size Quantization", 2020 (gradient for the scale);
     Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
     """
     x = x if x.is_floating_point() else x.to(scale.dtype)
     operands = (x, scale, zero_point, lower, upper)
-    if not needs_autograd(operands):
-        return _FakeQuantFn.forward(*operands, plan)
-    return _FakeQuantFn.apply(*operands, plan)
+    output_grid = (output_scale, output_zero_point)
+    if not needs_autograd((*operands, *output_grid)):
+        return _FakeQuantFn.forward(*operands, plan, *output_grid)
+    return _FakeQuantFn.apply(*operands, plan, *output_grid)
 
 
 def needs_autograd(operands: tuple[Any, ...]) -> bool:

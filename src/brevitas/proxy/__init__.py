@@ -3,6 +3,8 @@
 from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjector,
     BiasQuantProxyFromInjectorBase,
+    DecoupledWeightQuantProxyFromInjector,
+    DecoupledWeightQuantWithInputProxyFromInjector,
     WeightQuantProxyFromInjector,
     WeightQuantProxyFromInjectorBase,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "BiasQuantProxyFromInjector",
     "BiasQuantProxyFromInjectorBase",
     "ClampQuantProxyFromInjector",
+    "DecoupledWeightQuantProxyFromInjector",
+    "DecoupledWeightQuantWithInputProxyFromInjector",
     "TruncQuantProxyFromInjector",
     "WeightQuantProxyFromInjector",
     "WeightQuantProxyFromInjectorBase",

@@ -13,6 +13,7 @@ from brevitas.core._state import LearnedValueModule
 from brevitas.core.utils import StatelessBuffer
 from brevitas.function.ops import max_int
 from brevitas.inject import InjectorMeta
+from brevitas.proxy._kept import KeptParameters
 from brevitas.proxy._tracked import TrackedParameters
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
@@ -22,6 +23,8 @@ __all__ = [
     "BiasQuantProxyFromInjector",
     "BiasQuantProxyFromInjectorBase",
     "BiasQuantProxyProtocol",
+    "DecoupledWeightQuantProxyFromInjector",
+    "DecoupledWeightQuantWithInputProxyFromInjector",
     "WeightQuantProxyFromInjector",
     "WeightQuantProxyFromInjectorBase",
     "WeightQuantProxyProtocol",
@@ -37,6 +40,12 @@ INPUT_SCALE_REQUIRED = (
     "sums. Pass a QuantTensor, set `input_quant` (e.g. "
     "Int8ActPerTensorFloat), or use a bias quantizer with a scale of its own (e.g. "
     "Int8BiasPerTensorFloatInternalScaling)."
+)
+
+INPUT_REQUIRED = (
+    "QuantLayer is not correctly configured, check if warnings were raised. "
+    "Quantized input required: the weight is quantized for inputs of a known number of bits, "
+    "received {}. Pass a QuantTensor, or set `input_quant` (e.g. Int8ActPerTensorFloat). Layer: {}"
 )
 
 
@@ -84,6 +93,10 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         else:
             _reset_in_place(current, fresh, kept)
         self._built_from = recipe
+
+    def _is_tracked(self, x: Tensor) -> bool:
+        """True for a parameter that a layer holds, by identity; a parametrized one is anew."""
+        return any(x is parameter for parameter in self.tracked_parameter_list)
 
     def max_uint_value(self, bit_width: Tensor) -> Tensor:
         """Largest magnitude as an unsigned integer, ``2**b - 1`` or less in narrow range."""
@@ -134,17 +147,12 @@ def _reset_in_place(current: nn.Module, fresh: nn.Module, kept: set[str]) -> Non
             part.replace(source)
 
 
-def _is_unusable(cached: _CachedIO) -> bool:
-    """True for what was kept inside of inference mode and is wanted outside of it."""
-    value = cached.scale if cached.metadata_only else cached.quant_tensor.value
-    return value.is_inference() and not torch.is_inference_mode_enabled()
-
-
 class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     """A quantized weight of any numeric type.
 
     Attributes:
-        cache_inference_quant_weight: keep the quantized weight between evaluations.
+        cache_inference_quant_weight: keep the quantized weight between evaluations, that of each
+            layer; a parametrized weight, which is another tensor at each call, is not kept.
         cache_inference_quant_weight_metadata_only: keep its scale but not its values.
     """
 
@@ -153,7 +161,7 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
 
     def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
         super().__init__(quant_layer, quant_injector)
-        self._cached_weight: _CachedIO | None = None
+        self._cached_weight: KeptParameters | None = None
         self._cache_inference_quant_weight = False
         self.cache_inference_quant_weight_metadata_only = False
 
@@ -180,9 +188,9 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """Read a field of the quantized weight; None where nothing is quantized."""
         if not self.is_quant_enabled:
             return None
-        if self._cached_weight is not None:
-            return getattr(self._cached_weight, attribute)
-        return getattr(self(self.tracked_parameter_list[0]), attribute)
+        weight, kept = self.tracked_parameter_list[0], self._cached_weight
+        cached = None if kept is None else kept.find(weight)
+        return getattr(self(weight) if cached is None else cached, attribute)
 
     def compile_quant(self, compile_export: bool = False) -> None:
         """Kept for compatibility: whole-model ``torch.compile`` needs no preparation."""
@@ -191,23 +199,35 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """Return the quant tensor of what the tensor quantizer returned."""
         raise NotImplementedError(f"{type(self).__name__} does not create quant tensors.")
 
+    def _input_format(self, quant_input: Any) -> tuple[Any, ...]:
+        """What the tensor quantizer needs to know of the layer's input, as further arguments."""
+        return ()
+
+    def _keeps(self, input_format: tuple[Any, ...]) -> bool:
+        """True where this call may use or leave a kept weight."""
+        if not self._cache_inference_quant_weight or self.training:
+            return False
+        # A compiled graph cannot look at the bits of an input.
+        return not (input_format and torch.compiler.is_compiling())
+
     def forward(self, x: Tensor, quant_input: Any = None) -> Tensor | QuantTensor:
         """Quantize the weight ``x``; returned as it is where quantization is disabled."""
         if not self.is_quant_enabled:
             return x
-        cached = self._cached_weight
-        if cached is not None and _is_unusable(cached):
-            cached = self._cached_weight = None
+        input_format = self._input_format(quant_input)
+        keeps, kept = self._keeps(input_format), self._cached_weight
+        key = tuple(map(float, input_format)) if keeps else ()
+        cached = kept.find(x, key) if keeps and kept is not None else None
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
-        out = quantize(x)
+        out = quantize(x, *input_format)
         if self.skip_create_quant_tensor:
             return out[0]
         quant_weight = self.create_quant_tensor(out)
-        if self._cache_inference_quant_weight and not self.training and cached is None:
-            metadata_only = self.cache_inference_quant_weight_metadata_only
-            self._cached_weight = self.cache_class(quant_weight, metadata_only)
+        if keeps and cached is None and self._is_tracked(x):
+            new = self.cache_class(quant_weight, self.cache_inference_quant_weight_metadata_only)
+            self._cached_weight = (kept or KeptParameters()).keeping(x, new, key)
         return quant_weight
 
 
@@ -238,6 +258,98 @@ class WeightQuantProxyFromInjector(WeightQuantProxyFromInjectorBase):
         return self.int_quant_tensor(qt_args)
 
 
+class DecoupledWeightQuantProxyFromInjector(WeightQuantProxyFromInjector):
+    """A weight whose integers are found on one grid and placed on another.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> from brevitas.quant import Int8WeightPerChannelFloatDecoupled
+        >>> layer = QuantLinear(2, 4, weight_quant=Int8WeightPerChannelFloatDecoupled)
+        >>> layer.weight_quant.pre_scale().shape, layer.weight_quant.pre_zero_point()
+        (torch.Size([4, 1]), tensor(0.))
+    """
+
+    def _retrieve_grid(self, index: int) -> Tensor | None:
+        """An output of the tensor quantizer that a quant tensor does not hold."""
+        if not self.is_quant_enabled:
+            return None
+        quantize: Any = self.tensor_quant
+        return quantize(self.tracked_parameter_list[0], *self._input_format(None))[index]
+
+    def pre_scale(self) -> Tensor | None:
+        """Step of the grid on which the integers are found."""
+        return self._retrieve_grid(4)
+
+    def pre_zero_point(self) -> Tensor | None:
+        """Zero point of the grid on which the integers are found, a real number."""
+        return self._retrieve_grid(5)
+
+    def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> IntQuantTensor:
+        """Return the quant tensor of the output's grid."""
+        return self.int_quant_tensor(qt_args[:4])
+
+
+class DecoupledWeightQuantWithInputProxyFromInjector(DecoupledWeightQuantProxyFromInjector):
+    """A weight that is quantized for inputs of a known width: ``proxy(weight, quant_input)``.
+
+    Bits and sign are those of the quantized input. Without one they are those of the last input
+    that was kept, see below, or else those to which the layer quantizes its input.
+
+    Attributes:
+        cache_inference_quant_act: keep bits and sign of the input of the last evaluation.
+        cache_quant_io_metadata_only: kept for compatibility; the values are not needed.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> from brevitas.quant import Int8AccumulatorAwareWeightQuant, Uint8ActPerTensorFloat
+        >>> layer = QuantLinear(
+        ...     2, 4, weight_quant=Int8AccumulatorAwareWeightQuant, weight_accumulator_bit_width=16,
+        ...     input_quant=Uint8ActPerTensorFloat)
+        >>> layer.quant_weight().bit_width
+        tensor(8.)
+    """
+
+    def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
+        super().__init__(quant_layer, quant_injector)
+        self._cached_act: _CachedIO | None = None
+        self.cache_inference_quant_act = False
+        self.cache_quant_io_metadata_only = True
+
+    @property
+    def requires_quant_input(self) -> bool:
+        """True: the sum of the integers is bounded for inputs of a known width."""
+        return True
+
+    def drop_cache(self) -> None:
+        """Forget the weight and the input kept from an earlier evaluation."""
+        super().drop_cache()
+        self._cached_act = None
+
+    def _input_format(self, quant_input: Any) -> tuple[Tensor, bool]:
+        """Bits and sign of the layer's input."""
+        known: Any = quant_input if isinstance(quant_input, IntQuantTensor) else self._cached_act
+        if known is not None:
+            return known.bit_width, bool(known.signed)
+        layer = self.tracked_module_list[0]
+        input_quant: Any = getattr(layer, "input_quant", None)
+        bit_width = getattr(input_quant, "bit_width", None)
+        if bit_width is not None and input_quant.is_quant_enabled:
+            return bit_width(), bool(input_quant.is_signed)
+        summary = f"{type(layer).__name__}({layer.extra_repr()})"
+        raise QuantLayerConfigurationError(INPUT_REQUIRED.format(type(quant_input), summary))
+
+    def forward(self, x: Tensor, quant_input: Any = None) -> Tensor | QuantTensor:
+        """Quantize the weight ``x`` for the format of ``quant_input``.
+
+        Raises:
+            QuantLayerConfigurationError: where no quantized input is given or known.
+        """
+        keeps = self.cache_inference_quant_act and not self.training
+        if keeps and isinstance(quant_input, IntQuantTensor):
+            self._cached_act = self.cache_class(quant_input, self.cache_quant_io_metadata_only)
+        return super().forward(x, quant_input)
+
+
 class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     """A quantized bias of any numeric type.
 
@@ -250,7 +362,7 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
 
     def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
         super().__init__(quant_layer, quant_injector)
-        self._cached_bias: _CachedIO | None = None
+        self._cached_bias: KeptParameters | None = None
         self.cache_inference_quant_bias = False
         self.cache_inference_quant_bias_metadata_only = False
 
@@ -268,16 +380,16 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """Forget the bias kept from an earlier evaluation."""
         self._cached_bias = None
 
-    def _kept_bias(self) -> _CachedIO | None:
-        """What was kept, unless keeping was switched off meanwhile."""
-        kept = self._cached_bias
-        if kept is not None and (not self.cache_inference_quant_bias or _is_unusable(kept)):
+    def _kept_bias(self, x: Tensor) -> _CachedIO | None:
+        """What was kept of the bias ``x``, unless keeping was switched off meanwhile."""
+        if not self.cache_inference_quant_bias:
             self.drop_cache()
-        return self._cached_bias
+        kept = self._cached_bias
+        return None if kept is None else kept.find(x)
 
     def get_cached(self, attr: str) -> Any:
         """Read a field of the bias kept from the last evaluation; None where nothing is kept."""
-        kept = self._kept_bias()
+        kept = self._kept_bias(self.tracked_parameter_list[0])
         return None if kept is None else getattr(kept, attr)
 
 
@@ -299,11 +411,11 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
     def _retrieve(self, attribute: str, **default: Any) -> Any:
         if not self.is_quant_enabled:
             return None
-        if self._kept_bias() is not None:
-            return self.get_cached(attribute)
-        if self.requires_input_scale and default:
+        bias = self.tracked_parameter_list[0]
+        kept = self._kept_bias(bias)
+        if kept is None and self.requires_input_scale and default:
             return default["unknown"]
-        return getattr(self(self.tracked_parameter_list[0]), attribute)
+        return getattr(self(bias) if kept is None else kept, attribute)
 
     def quant_output_scale_impl(
         self, input: IntQuantTensor, weight: IntQuantTensor, module: Any
@@ -329,7 +441,7 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         """
         if not self.is_quant_enabled:
             return x
-        cached = self._kept_bias()
+        cached = self._kept_bias(x)
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
@@ -344,7 +456,8 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
                 raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
             out = quantize(x, scale)
         quant_bias = self.int_quant_tensor(out)
-        if self.cache_inference_quant_bias and not self.training and cached is None:
-            metadata_only = self.cache_inference_quant_bias_metadata_only
-            self._cached_bias = _CachedIO(quant_bias, metadata_only)
+        keeps = self.cache_inference_quant_bias and not self.training and cached is None
+        if keeps and self._is_tracked(x):
+            new = _CachedIO(quant_bias, self.cache_inference_quant_bias_metadata_only)
+            self._cached_bias = (self._cached_bias or KeptParameters()).keeping(x, new)
         return quant_bias

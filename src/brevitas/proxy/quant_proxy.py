@@ -135,7 +135,10 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     def _integer_format(self) -> Any:
         """What states sign, range and rounding: a quantizer's integer part, or else itself."""
         tensor_quant = self._tensor_quant_impl()
-        return getattr(tensor_quant, "int_quant", tensor_quant)
+        int_quant = getattr(tensor_quant, "int_quant", None)
+        if int_quant is not None:
+            return int_quant
+        return getattr(tensor_quant, "decoupled_int_quant", tensor_quant)
 
     def _tensor_quant_impl(self) -> nn.Module | None:
         return self.tensor_quant

@@ -31,8 +31,25 @@ from brevitas.inject.enum import (
     ScalingPerOutputType,
     StatsOp,
 )
+from brevitas.quant._decoupled import (
+    AccumulatorAwarePerChannelPreNorm,
+    AccumulatorAwareWeightQuant,
+    AccumulatorAwareZeroCenterPerChannelPreNorm,
+    AccumulatorAwareZeroCenterWeightQuant,
+    PerChannelL1Norm,
+    PerChannelL2Norm,
+    PerChannelPreNorm,
+    SolvePostScaleGranularity,
+    WeightNormPerChannelFloatDecoupled,
+    WeightPerChannelFloatDecoupled,
+    WeightPerTensorFloatDecoupledL2Param,
+)
 
 __all__ = [
+    "AccumulatorAwarePerChannelPreNorm",
+    "AccumulatorAwareWeightQuant",
+    "AccumulatorAwareZeroCenterPerChannelPreNorm",
+    "AccumulatorAwareZeroCenterWeightQuant",
     "BatchQuantStatsScaling1d",
     "BatchQuantStatsScaling2d",
     "HQOActZeroPoint",
@@ -58,14 +75,21 @@ __all__ = [
     "ParamFromRuntimePercentileScaling",
     "ParamMinMaxInitScaling",
     "PerChannelFloatScaling8bit",
+    "PerChannelL1Norm",
+    "PerChannelL2Norm",
     "PerChannelPoTScaling8bit",
+    "PerChannelPreNorm",
     "PerTensorConstScaling2bit",
     "PerTensorFloatScaling8bit",
     "PerTensorPoTScaling8bit",
     "ShiftedMinUintQuant",
     "ShiftedParamFromPercentileUintQuant",
     "SignedBinaryClampedConst",
+    "SolvePostScaleGranularity",
     "UintQuant",
+    "WeightNormPerChannelFloatDecoupled",
+    "WeightPerChannelFloatDecoupled",
+    "WeightPerTensorFloatDecoupledL2Param",
 ]
 
 

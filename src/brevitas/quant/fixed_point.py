@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from brevitas.core.function_wrapper import CeilSte
+from brevitas.core.restrict_val import PowerOfTwoRestrictValue
+from brevitas.core.scaling import PowerOfTwoIntScaling
 from brevitas.quant.base import (
     IntQuant,
     MaxStatsScaling,
@@ -12,12 +15,14 @@ from brevitas.quant.base import (
     PerChannelPoTScaling8bit,
     PerTensorPoTScaling8bit,
     UintQuant,
+    WeightPerTensorFloatDecoupledL2Param,
 )
 from brevitas.quant.solver.act import ActQuantSolver
 from brevitas.quant.solver.bias import BiasQuantSolver
 from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
+    "Int4WeightPerTensorFixedPointDecoupled",
     "Int8ActPerTensorFixedPoint",
     "Int8ActPerTensorFixedPointMSE",
     "Int8ActPerTensorFixedPointMinMaxInit",
@@ -49,6 +54,15 @@ class Int8WeightPerChannelFixedPoint(
     NarrowIntQuant, MaxStatsScaling, PerChannelPoTScaling8bit, WeightQuantSolver
 ):
     """8-bit narrow-range weight, one power-of-two scale per output channel."""
+
+
+class Int4WeightPerTensorFixedPointDecoupled(WeightPerTensorFloatDecoupledL2Param):
+    """4-bit narrow-range weight, one power-of-two pre-scale and one learned power-of-two scale."""
+
+    bit_width = 4
+    restrict_scaling_impl = PowerOfTwoRestrictValue
+    restrict_value_float_to_int_impl = CeilSte
+    int_scaling_impl = PowerOfTwoIntScaling
 
 
 class Int8ActPerTensorFixedPoint(

@@ -12,6 +12,8 @@ from brevitas.inject.enum import (
     TruncScalingImplType,
 )
 from brevitas.quant.base import (
+    AccumulatorAwareWeightQuant,
+    AccumulatorAwareZeroCenterWeightQuant,
     BatchQuantStatsScaling1d,
     BatchQuantStatsScaling2d,
     HQOSymmetricScale,
@@ -25,6 +27,9 @@ from brevitas.quant.base import (
     PerTensorFloatScaling8bit,
     PerTensorPoTScaling8bit,
     UintQuant,
+    WeightNormPerChannelFloatDecoupled,
+    WeightPerChannelFloatDecoupled,
+    WeightPerTensorFloatDecoupledL2Param,
 )
 from brevitas.quant.solver.act import ActQuantSolver
 from brevitas.quant.solver.bias import BiasQuantSolver
@@ -35,6 +40,9 @@ __all__ = [
     "Int16Bias",
     "Int24Bias",
     "Int32Bias",
+    "Int4WeightPerTensorFloatDecoupled",
+    "Int8AccumulatorAwareWeightQuant",
+    "Int8AccumulatorAwareZeroCenterWeightQuant",
     "Int8ActPerTensorFloat",
     "Int8ActPerTensorFloatBatchQuant1d",
     "Int8ActPerTensorFloatBatchQuant2d",
@@ -42,7 +50,9 @@ __all__ = [
     "Int8ActPerTensorFloatMinMaxInit",
     "Int8Bias",
     "Int8BiasPerTensorFloatInternalScaling",
+    "Int8WeightNormL2PerChannelFixedPoint",
     "Int8WeightPerChannelFloat",
+    "Int8WeightPerChannelFloatDecoupled",
     "Int8WeightPerChannelFloatHQO",
     "Int8WeightPerChannelFloatMSE",
     "Int8WeightPerTensorFloat",
@@ -84,6 +94,71 @@ class Int8WeightPerChannelFloat(
         >>> layer.quant_weight().scale.shape
         torch.Size([4, 1])
     """
+
+
+class Int4WeightPerTensorFloatDecoupled(WeightPerTensorFloatDecoupledL2Param):
+    """4-bit narrow-range weight, one pre-scale from statistics and one learned scale.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> layer = QuantLinear(2, 4, weight_quant=Int4WeightPerTensorFloatDecoupled)
+        >>> layer.quant_weight().scale.shape, layer.weight_quant.pre_scale().shape
+        (torch.Size([]), torch.Size([]))
+    """
+
+    bit_width = 4
+
+
+class Int8WeightPerChannelFloatDecoupled(WeightPerChannelFloatDecoupled):
+    """8-bit narrow-range weight, per channel a pre-scale from statistics and a learned scale."""
+
+    bit_width = 8
+
+
+class Int8WeightNormL2PerChannelFixedPoint(WeightNormPerChannelFloatDecoupled):
+    """8-bit narrow-range weight whose Euclidean norm per channel is learned.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> layer = QuantLinear(2, 4, weight_quant=Int8WeightNormL2PerChannelFixedPoint)
+        >>> norm = layer.weight_quant.tensor_quant.pre_scaling_impl.value
+        >>> torch.allclose(norm.flatten(), layer.weight.norm(dim=1))
+        True
+    """
+
+    bit_width = 8
+
+
+class Int8AccumulatorAwareWeightQuant(AccumulatorAwareWeightQuant):
+    """8-bit narrow-range weight whose dot products fit ``accumulator_bit_width`` bits.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> layer = QuantLinear(
+        ...     64, 4, input_quant=Uint8ActPerTensorFloat, weight_accumulator_bit_width=16,
+        ...     weight_quant=Int8AccumulatorAwareWeightQuant)
+        >>> integers = layer.quant_weight().int().long()
+        >>> bool((integers.abs().sum(1) * 255 < 2**15).all())
+        True
+    """
+
+    bit_width = 8
+
+
+class Int8AccumulatorAwareZeroCenterWeightQuant(AccumulatorAwareZeroCenterWeightQuant):
+    """8-bit narrow-range weight without its mean, whose dot products fit the accumulator.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> layer = QuantLinear(
+        ...     64, 4, input_quant=Uint8ActPerTensorFloat, weight_accumulator_bit_width=16,
+        ...     weight_quant=Int8AccumulatorAwareZeroCenterWeightQuant)
+        >>> integers = layer.quant_weight().int().long()
+        >>> bool((integers.clamp(min=0).sum(1) * 255 < 2**15).all())
+        True
+    """
+
+    bit_width = 8
 
 
 class Int8ActPerTensorFloat(

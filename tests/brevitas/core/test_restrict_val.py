@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from brevitas.core.function_wrapper import CeilSte
 from brevitas.core.restrict_val import (
@@ -15,6 +15,7 @@ from brevitas.core.restrict_val import (
     IntRestrictValue,
     LogFloatRestrictValue,
     PowerOfTwoRestrictValue,
+    QuantRestrictValue,
     RestrictValueType,
     RoundSte,
     SignedFloatRestrictValue,
@@ -127,3 +128,22 @@ def test_no_restriction_is_the_identity() -> None:
 
 def test_names_that_clients_import_from_here() -> None:
     assert RestrictValueType.POWER_OF_TWO and FloatToIntImplType.ROUND and RoundSte()
+
+
+class _Quarters(nn.Module):
+    """A quantizer: the value first, then its grid."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x * 4).round() / 4, torch.tensor(0.25), torch.tensor(0.0), torch.tensor(8.0)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [(None, (2, 1)), ((2, 1, 1), (2, 1, 1))])
+def test_a_scale_that_is_quantized(
+    shape: tuple[int, ...] | None, expected: tuple[int, ...]
+) -> None:
+    impl = QuantRestrictValue(_Quarters(), (2, 1), shape)
+    x = torch.tensor([[0.3], [0.6]])
+    assert torch.equal(impl(x), torch.tensor([0.25, 0.5]).reshape(expected))
+    assert impl.restrict_init_float(0.3) == 0.3 and impl.restrict_init_tensor(x) is x
+    assert impl.restrict_init_module()(x) is x and impl.restrict_init_inplace_module()(x) is x
+    assert isinstance(impl.retrocompatibility_op(x), nn.Module)

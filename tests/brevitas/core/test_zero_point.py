@@ -166,6 +166,14 @@ def test_zero_centering_removes_the_mean_of_each_channel() -> None:
     assert centered.flatten(1).mean(1).abs().max() < 20 * 1.2e-7
 
 
+def test_zero_centering_is_correct_to_the_last_place() -> None:
+    x = torch.full((2, 100_001), 0.1)
+    x[:, 0] = 1e7
+    part = PreZeroCenterZeroPoint(1, OverOutputChannelView())
+    expected = -x.double().mean(1, keepdim=True).float()
+    assert torch.equal(part.get_zero_center(x), expected)
+
+
 def test_dynamic_groups() -> None:
     x = torch.randn(3, 4, 5)
     part = RuntimeDynamicGroupZeroPoint(

@@ -406,3 +406,90 @@ def test_forward_mode_differentiation_is_refused_rather_than_zero():
         dual = forward_ad.make_dual(x, torch.ones(1))
         with pytest.raises(RuntimeError, match="jvp"):
             fake_quant(dual, scale, None, *NUMBERS, FakeQuantPlan())
+
+
+# Two grids ---------------------------------------------------------------------------------------
+
+
+def two_grid_reference(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    lower: Tensor | float,
+    upper: Tensor | float,
+    output_scale: Tensor,
+    output_zero_point: Tensor | None,
+    plan: FakeQuantPlan,
+) -> Tensor:
+    """Integers of one grid, by the reference above at a step of one, placed on another."""
+    shift = 0.0 if zero_point is None else zero_point
+    one = torch.ones((), dtype=x.dtype)
+    integer = reference(x / scale + shift, one, None, lower, upper, plan)
+    return (integer - (0.0 if output_zero_point is None else output_zero_point)) * output_scale
+
+
+def _two_grids(per_channel: bool, tensor_bounds: bool, shifted: bool) -> list[Tensor | float]:
+    operands = list(_operands(per_channel, tensor_bounds, shifted))
+    shape = (3, 1) if per_channel else ()
+    grid: list[Tensor | None] = [torch.full(shape, 0.7, dtype=torch.float64), None]
+    if shifted:
+        grid[1] = torch.full(shape, -2.0, dtype=torch.float64)
+    return operands + [g if g is None else g.requires_grad_() for g in grid]
+
+
+def _on_two_grids(*operands: object) -> Tensor:
+    *inputs, output_scale, output_zero_point, plan = operands
+    return fake_quant(*inputs, plan, output_scale, output_zero_point)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.rounding}-{p.clamp_passes_gradient}")
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("tensor_bounds", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_values_and_gradients_on_two_grids(
+    plan: FakeQuantPlan, per_channel: bool, tensor_bounds: bool, shifted: bool
+) -> None:
+    operands = _two_grids(per_channel, tensor_bounds, shifted)
+    leaves = _leaves(tuple(operands))
+    results = []
+    for function in (_on_two_grids, two_grid_reference):
+        value = function(*operands, plan)
+        first = torch.autograd.grad((value**2).sum(), leaves, create_graph=True, allow_unused=True)
+        first = [
+            torch.zeros_like(p) if g is None else g for p, g in zip(leaves, first, strict=True)
+        ]
+        second = torch.autograd.grad(
+            sum((g * (g.detach() + 1)).sum() for g in first), leaves, allow_unused=True
+        )
+        second = [
+            torch.zeros_like(p) if g is None else g for p, g in zip(leaves, second, strict=True)
+        ]
+        results.append([value, *first, *second])
+    for actual, expected in zip(*results, strict=True):
+        # Sums of 120 terms, in two orders of addition.
+        largest = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(actual, expected, rtol=0, atol=120 * largest * 16 * 2.3e-16)
+
+
+@pytest.mark.parametrize("batched", [0, 1, 5, 6])
+def test_vectorized_over_one_operand_of_two_grids(batched: int) -> None:
+    operands = [o.detach() if isinstance(o, Tensor) else o for o in _two_grids(True, False, True)]
+    in_dims: list[int | None] = [None] * len(operands)
+    in_dims[batched] = 0
+    stacked = list(operands)
+    stacked[batched] = torch.stack([operands[batched], operands[batched] * 2])
+
+    def function(*tensors: object) -> Tensor:
+        return _on_two_grids(*tensors, FakeQuantPlan())
+
+    actual = torch.func.vmap(function, in_dims=tuple(in_dims))(*stacked)
+    for index, given in enumerate(stacked[batched]):
+        single = [given if place == batched else o for place, o in enumerate(operands)]
+        assert torch.equal(actual[index], function(*single))
+
+
+@pytest.mark.parametrize("index", [5, 6])
+def test_an_output_grid_that_asks_for_a_gradient_is_enough(index: int, recorded: list[int]) -> None:
+    operands = [o.detach() if isinstance(o, Tensor) else o for o in _two_grids(True, True, True)]
+    operands[index].requires_grad_()
+    assert _on_two_grids(*operands, FakeQuantPlan()).requires_grad and len(recorded) == 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import brevitas.nn as qnn
 from brevitas import config
@@ -331,9 +335,59 @@ class TestKeptWeight:
         first = layer.quant_weight()
         assert layer.quant_weight() is not first
         assert torch.equal(layer.quant_weight().value, first.value)
-        assert proxy._cached_weight.quant_tensor.value is None
-        assert proxy._cached_weight.shape == (6, 4)
+        kept = proxy._cached_weight.find(layer.weight)
+        assert kept.quant_tensor.value is None and kept.shape == (6, 4)
         assert torch.equal(proxy.scale(), first.scale)
+
+    @pytest.mark.parametrize("metadata_only", [True, False])
+    @pytest.mark.parametrize("weight_quant", [Int8WeightPerTensorFloat, Int8WeightPerChannelFloat])
+    def test_layers_that_share_a_quantizer_keep_each_their_own(self, weight_quant, metadata_only):
+        first = linear(weight_quant=weight_quant)
+        second = linear(weight_quant=first.weight_quant)
+        proxy, x = first.weight_quant, torch.randn(2, 4)
+        model = nn.ModuleList([first, second]).eval()
+        expected = [layer(x) for layer in model]
+        assert not torch.equal(*expected)
+        proxy.cache_inference_quant_weight_metadata_only = metadata_only
+        proxy.cache_inference_quant_weight = True
+        for _ in range(3):
+            assert all(torch.equal(m(x), y) for m, y in zip(model, expected, strict=True))
+        compiled = [torch.compile(m, backend="eager", fullgraph=True) for m in model]
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), compiled):
+            assert all(torch.equal(m(x), y) for m, y in zip(other, expected, strict=True))
+        if not metadata_only:
+            kept = [layer.quant_weight() for layer in model]
+            assert all(m.quant_weight() is k for m, k in zip(model, kept, strict=True))
+
+    def test_another_tensor_is_not_what_was_kept(self):
+        layer = linear().eval()
+        layer.weight_quant.cache_inference_quant_weight = True
+        kept = layer.quant_weight()
+        other = torch.randn(3, 2)
+        assert layer.weight_quant(other).shape == (3, 2)
+        assert layer.quant_weight().value is kept.value or torch.equal(
+            layer.quant_weight().value, kept.value
+        )
+
+    def test_a_parametrized_weight_is_quantized_anew(self):
+        layer = linear().eval()
+        parametrize.register_parametrization(layer, "weight", nn.Tanh())
+        layer.weight_quant.cache_inference_quant_weight = True
+        before = layer.quant_weight().value
+        layer.parametrizations.weight.original.data.mul_(2.0)
+        assert not torch.equal(layer.quant_weight().value, before)
+
+
+def test_biases_that_share_a_quantizer_keep_each_their_own():
+    first = linear(bias_quant=Int8BiasPerTensorFloatInternalScaling, cache_inference_bias=True)
+    second = linear(bias_quant=first.bias_quant, cache_inference_bias=True)
+    layers = nn.ModuleList([first, second])
+    expected = [layer.quant_bias().value.detach() for layer in layers]
+    assert not torch.equal(*expected)
+    layers.eval()
+    for _ in range(2):
+        for layer, value in zip(layers, expected, strict=True):
+            assert torch.equal(layer.quant_bias().value, value)
 
 
 class TestBias:

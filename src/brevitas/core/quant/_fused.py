@@ -73,10 +73,14 @@ def quantize_program(plan: FakeQuantPlan, signed: bool, narrow_range: bool) -> P
     """The fused operation as a program of a region, see ``brevitas.ops.region``."""
 
     def program(
-        x: Tensor, scale: Tensor, zero_point: Tensor | None, bit_width: Tensor
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        bit_width: Tensor,
+        *output_grid: Tensor | None,
     ) -> tuple[Tensor]:
         lower, upper = (limit(signed, narrow_range, bit_width) for limit in (min_int, max_int))
-        return (fake_quant(x, scale, zero_point, lower, upper, plan),)
+        return (fake_quant(x, scale, zero_point, lower, upper, plan, *output_grid),)
 
     return program
 

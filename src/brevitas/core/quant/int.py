@@ -20,12 +20,14 @@ from brevitas.core.quant._parts import check_parts
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
 from brevitas.core.quant._region import quantize_in_region
 from brevitas.core.quant._trunc import TruncIntQuant
-from brevitas.core.quant.int_base import IntQuant
+from brevitas.core.quant.int_base import DecoupledIntQuant, IntQuant
 from brevitas.core.utils import StatelessBuffer
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.region import can_run_region
 
 __all__ = [
+    "DecoupledRescalingIntQuant",
+    "DecoupledRescalingIntQuantWithInput",
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",
     "RescalingIntQuant",
@@ -33,10 +35,11 @@ __all__ = [
 ]
 
 QuantOutput = tuple[Tensor, Tensor, Tensor, Tensor]
+DecoupledOutput = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _plan_of(int_quant: nn.Module) -> FakeQuantPlan | None:
-    if type(int_quant) is IntQuant and is_plain(int_quant):
+def _plan_of(int_quant: nn.Module, kind: type[nn.Module] = IntQuant) -> FakeQuantPlan | None:
+    if type(int_quant) is kind and is_plain(int_quant):
         return fake_quant_plan(int_quant)
     return None
 
@@ -49,22 +52,24 @@ def _fused_value(
     scale: Tensor,
     zero_point: Tensor | None,
     bit_width: Tensor,
+    *output_grid: Tensor | None,
 ) -> Tensor:
     """Quantize in one operation, compiled where asked for; zero point None stands for zero."""
     if config.JIT_ENABLED and can_run_region(x):
         key = (plan, int_quant.signed, int_quant.narrow_range)
-        arguments = (x, scale, zero_point, bit_width)
+        arguments = (x, scale, zero_point, bit_width, *output_grid)
         value = value_in_region(key, lambda: quantize_program(*key), *arguments)
         if value is not None:
             return value
     # Tracers know the operation by its name in this file.
     lower, upper = bounds(int_quant, bit_width_impl, bit_width)
-    return fake_quant(x, scale, zero_point, lower, upper, plan)
+    return fake_quant(x, scale, zero_point, lower, upper, plan, *output_grid)
 
 
-def _check_range(int_quant: nn.Module, bit_width_impl: nn.Module) -> None:
+def _check_range(int_quant: Any, bit_width_impl: nn.Module) -> None:
     """Refuse a constant bit width at which zero is the only integer."""
-    if type(int_quant) is IntQuant and type(bit_width_impl) is BitWidthConst:
+    is_ours = type(int_quant) in (IntQuant, DecoupledIntQuant)
+    if is_ours and type(bit_width_impl) is BitWidthConst:
         bits = bit_width_impl.number
         lower, upper = constant_bounds(int_quant.signed, int_quant.narrow_range, bits)
         if lower == upper:
@@ -160,6 +165,132 @@ class RescalingIntQuant(nn.Module):
             shift = None if is_zero(zero_point_impl) else zero_point
             value = _fused_value(plan, int_quant, bit_width_impl, x, scale, shift, bit_width)
         return value, scale, zero_point, bit_width
+
+
+class DecoupledRescalingIntQuant(nn.Module):
+    """Integer quantizer that finds integers on one grid and places them on another.
+
+    ``y = (clamp(round(x / pre_scale + pre_zero_point)) - zero_point) * scale`` with
+    ``pre_scale = pre_scaling_impl(x) / threshold``, ``scale = scaling_impl(x, threshold)`` and
+    ``threshold = int_scaling_impl(bit_width)``. It runs as ``RescalingIntQuant`` does: fused where
+    the parts are ours, module by module elsewhere, with equal values.
+
+    Args:
+        decoupled_int_quant: rounds and clamps, see ``DecoupledIntQuant``.
+        pre_scaling_impl: ``x -> pre-scale``, before it is divided by the threshold.
+        scaling_impl: ``(x, threshold) -> scale``.
+        int_scaling_impl: ``bit_width -> threshold``, the integer that the statistic maps to.
+        pre_zero_point_impl: ``(x, pre-scale, bit_width) -> zero point`` of the integers' grid.
+        zero_point_impl: ``(x, scale, bit_width) -> zero point`` of the result.
+        bit_width_impl: ``() -> bit width``.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> from brevitas.quant import Int8WeightPerChannelFloatDecoupled
+        >>> layer = QuantLinear(2, 4, weight_quant=Int8WeightPerChannelFloatDecoupled)
+        >>> value, scale, zero_point, bit_width, pre_scale, pre_zero_point = (
+        ...     layer.weight_quant.tensor_quant(layer.weight))
+        >>> pre_scale.shape, bit_width
+        (torch.Size([4, 1]), tensor(8.))
+    """
+
+    def __init__(
+        self,
+        decoupled_int_quant: nn.Module,
+        pre_scaling_impl: nn.Module,
+        scaling_impl: nn.Module,
+        int_scaling_impl: nn.Module,
+        pre_zero_point_impl: nn.Module,
+        zero_point_impl: nn.Module,
+        bit_width_impl: nn.Module,
+    ) -> None:
+        super().__init__()
+        check_parts(
+            decoupled_int_quant=decoupled_int_quant,
+            pre_scaling_impl=pre_scaling_impl,
+            scaling_impl=scaling_impl,
+            int_scaling_impl=int_scaling_impl,
+            pre_zero_point_impl=pre_zero_point_impl,
+            zero_point_impl=zero_point_impl,
+            bit_width_impl=bit_width_impl,
+        )
+        _check_range(decoupled_int_quant, bit_width_impl)
+        self.decoupled_int_quant = decoupled_int_quant
+        self.pre_scaling_impl = pre_scaling_impl
+        self.scaling_impl = scaling_impl
+        self.int_scaling_impl = int_scaling_impl
+        self.pre_zero_point_impl = pre_zero_point_impl
+        self.zero_point_impl = zero_point_impl
+        self.msb_clamp_bit_width_impl = bit_width_impl
+
+    @property
+    def is_fused(self) -> bool:
+        """True where the parts, as they are now, run as one operation."""
+        return _plan_of(self.decoupled_int_quant, DecoupledIntQuant) is not None
+
+    def _quantize(
+        self, x: Tensor, pre_scale: Tensor, threshold: Tensor, bit_width: Tensor
+    ) -> DecoupledOutput:
+        pre_zero_point_impl, zero_point_impl = self.pre_zero_point_impl, self.zero_point_impl
+        pre_zero_point = pre_zero_point_impl(x, pre_scale, bit_width)
+        scale = self.scaling_impl(x, threshold)
+        zero_point = zero_point_impl(x, scale, bit_width)
+        int_quant = self.decoupled_int_quant
+        plan = _plan_of(int_quant, DecoupledIntQuant)
+        if plan is None:
+            value = int_quant(pre_scale, pre_zero_point, scale, zero_point, bit_width, x)
+        else:
+            shift = None if is_zero(pre_zero_point_impl) else pre_zero_point
+            output = (scale, None if is_zero(zero_point_impl) else zero_point)
+            operands = (x, pre_scale, shift, bit_width, *output)
+            value = _fused_value(plan, int_quant, self.msb_clamp_bit_width_impl, *operands)
+        return value, scale, zero_point, bit_width, pre_scale, pre_zero_point
+
+    def forward(self, x: Tensor) -> DecoupledOutput:
+        """Return ``(value, scale, zero_point, bit_width, pre_scale, pre_zero_point)`` of ``x``."""
+        bit_width = self.msb_clamp_bit_width_impl()
+        threshold = self.int_scaling_impl(bit_width)
+        pre_scale = self.pre_scaling_impl(x) / threshold
+        return self._quantize(x, pre_scale, threshold, bit_width)
+
+
+class DecoupledRescalingIntQuantWithInput(DecoupledRescalingIntQuant):
+    """As ``DecoupledRescalingIntQuant``, with a pre-scale that depends on the layer's input.
+
+    ``pre_scale = pre_scaling_impl(x, input_bit_width, input_is_signed)`` is the step itself: to
+    divide it would loosen the bound that it keeps.
+
+    Args:
+        decoupled_int_quant: rounds and clamps, see ``DecoupledIntQuant``.
+        pre_scaling_impl: ``(x, input bit width, input sign) -> pre-scale``.
+        scaling_impl: ``(x, threshold) -> scale``.
+        int_scaling_impl: ``bit_width -> threshold``, the integer that the statistic maps to.
+        pre_zero_point_impl: ``(x, pre-scale, bit_width) -> zero point`` of the integers' grid.
+        zero_point_impl: ``(x, scale, bit_width) -> zero point`` of the result.
+        bit_width_impl: ``() -> bit width``.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> from brevitas.quant import Int8AccumulatorAwareWeightQuant
+        >>> layer = QuantLinear(2, 4, weight_quant=Int8AccumulatorAwareWeightQuant)
+        >>> len(layer.weight_quant.tensor_quant(layer.weight, torch.tensor(8.0), True))
+        6
+    """
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, input_bit_width: Tensor, input_is_signed: bool
+    ) -> DecoupledOutput:
+        """Return ``(value, scale, zero_point, bit_width, pre_scale, pre_zero_point)`` of ``x``.
+
+        Args:
+            x: the weight.
+            input_bit_width: bits of the layer's input, 0-d.
+            input_is_signed: whether the integers of the layer's input have a sign.
+        """
+        bit_width = self.msb_clamp_bit_width_impl()
+        threshold = self.int_scaling_impl(bit_width)
+        pre_scale = self.pre_scaling_impl(x, input_bit_width, input_is_signed)
+        return self._quantize(x, pre_scale, threshold, bit_width)
 
 
 class PrescaledRestrictIntQuant(nn.Module):

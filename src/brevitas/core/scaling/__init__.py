@@ -1,6 +1,11 @@
 """Scales of integer quantizers: constants, parameters and statistics. Layer: core (L3)."""
 
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
+from brevitas.core.scaling.pre_scaling import (
+    AccumulatorAwareParameterPreScaling,
+    AccumulatorAwareZeroCenterParameterPreScaling,
+    ParameterPreScalingWeightNorm,
+)
 from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
 from brevitas.core.scaling.standalone import (
     ConstScaling,
@@ -18,10 +23,13 @@ SCALING_STATS_REDUCE_DIM = 1
 __all__ = [
     "SCALAR_SHAPE",
     "SCALING_STATS_REDUCE_DIM",
+    "AccumulatorAwareParameterPreScaling",
+    "AccumulatorAwareZeroCenterParameterPreScaling",
     "ConstScaling",
     "IntScaling",
     "ParameterFromRuntimeStatsScaling",
     "ParameterFromStatsFromParameterScaling",
+    "ParameterPreScalingWeightNorm",
     "ParameterScaling",
     "PowerOfTwoIntScaling",
     "RuntimeStatsScaling",

@@ -2,7 +2,8 @@
 
 Layer: core (L3).
 
-Sums over half-precision tensors run in float32; the result has the type of the input.
+Sums over half-precision tensors run in float32, those of norms in the next wider type; the result
+has the type of the input.
 """
 
 from __future__ import annotations
@@ -153,6 +154,21 @@ class MeanLearnedSigmaStd(LearnedValueModule):
         return mean + self.value * deviation
 
 
+def summation_dtype(x: Tensor) -> torch.dtype:
+    """The type in which a sum over ``x`` is correct to its last place: the next wider one.
+
+    Metal has no 64-bit numbers; there, and for those, it is the type itself.
+
+    Example:
+        >>> summation_dtype(torch.ones(2, dtype=torch.float16)), summation_dtype(torch.ones(2))
+        (torch.float32, torch.float64)
+    """
+    if x.dtype in HALF_DTYPES:
+        return torch.float32
+    has_double = x.device.type != "mps"
+    return torch.float64 if has_double and x.dtype is torch.float32 else x.dtype
+
+
 class _Norm(nn.Module):
     """Base: norm of the order that the subclass names; the reduced dimension is kept."""
 
@@ -165,9 +181,8 @@ class _Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the norm: 0-d, or `x` with size one in the reduced dimension."""
         dim = self.stats_reduce_dim
-        accumulate = torch.float32 if x.dtype in HALF_DTYPES else None
         norm = torch.linalg.vector_norm(
-            x, self._order, dim=dim, keepdim=dim is not None, dtype=accumulate
+            x, self._order, dim=dim, keepdim=dim is not None, dtype=summation_dtype(x)
         )
         return norm.to(x.dtype)
 

@@ -19,6 +19,7 @@ from brevitas.export.common.quantizer import quantizer_of
 from brevitas.export.common.rounding import is_faithful
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError, QuantSpec
+from brevitas.proxy.parameter_quant import DecoupledWeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import TruncQuantProxyFromInjector
 
 __all__ = [
@@ -249,6 +250,18 @@ class DynamicActHandler(IntHandler):
 
 class ConstantHandler(IntHandler):
     """Stands in for the quantizer of a parameter: data and scale are both constants."""
+
+    def read(self, proxy: Any) -> None:
+        """Keep the flags of the proxy, and its quantizer out of sight of ``modules()``."""
+        super().read(proxy)
+        # No node divides by one scale and multiplies by another: the file holds the quantized
+        # values, which a rounding to nearest gives back.
+        self.has_one_grid = not isinstance(proxy, DecoupledWeightQuantProxyFromInjector)
+        self.rounding_mode = self.rounding_mode if self.has_one_grid else "ROUND"
+
+    def is_restated(self, x: Tensor, value: Tensor, spec: QuantSpec) -> bool:
+        """Whether a node that quantizes the parameter ``x`` anew gives ``value``."""
+        return self.has_one_grid and is_faithful(x, value, spec)
 
     @abstractmethod
     def plan(self, spec: QuantSpec) -> Any:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from brevitas.core.bit_width import BitWidthConst, BitWidthParameter, MsbClampBitWidth
 from brevitas.core.quant import (
+    DecoupledIntQuant,
+    DecoupledRescalingIntQuant,
+    DecoupledRescalingIntQuantWithInput,
     IntQuant,
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
@@ -215,3 +218,69 @@ def test_state_dict_keys() -> None:
         "scaling_impl.value",
         "msb_clamp_bit_width_impl.bit_width_offset",
     ]
+
+
+# Two grids ---------------------------------------------------------------------------------------
+
+
+class _Recorded(nn.Module):
+    """A part that returns a number, and remembers what it was called with."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+        self.seen: list[tuple[object, ...]] = []
+
+    def forward(self, *arguments: object) -> Tensor:
+        self.seen.append(arguments[1:])
+        return torch.tensor(self.number)
+
+
+def _decoupled(kind: type[nn.Module], **parts: nn.Module) -> nn.Module:
+    defaults = {
+        "decoupled_int_quant": DecoupledIntQuant(narrow_range=False, signed=True),
+        "pre_scaling_impl": _Recorded(4.0),
+        "scaling_impl": ConstScaling(16.0),
+        "int_scaling_impl": IntScaling(narrow_range=False, signed=True),
+        "pre_zero_point_impl": _Recorded(0.25),
+        "zero_point_impl": _Recorded(1.0),
+        "bit_width_impl": BitWidthConst(4),
+    }
+    return kind(**(defaults | parts))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_pre_scale_finds_integers_that_scale_places(hooked: bool, fused_calls: list[int]) -> None:
+    tensor_quant = _decoupled(DecoupledRescalingIntQuant)
+    assert tensor_quant.is_fused
+    if hooked:
+        rounding = tensor_quant.decoupled_int_quant.float_to_int_impl
+        rounding.register_forward_hook(lambda *arguments: None)
+    x = torch.linspace(-9.0, 9.0, 50)
+    value, scale, zero_point, bit_width, pre_scale, pre_zero_point = tensor_quant(x)
+    assert (scale, zero_point, bit_width) == (2.0, 1.0, 4.0)
+    assert (pre_scale, pre_zero_point) == (0.5, 0.25)  # a threshold of 8
+    integer = (x / 0.5 + 0.25).round().clamp(-8, 7)
+    assert torch.equal(value, (integer - 1.0) * 2.0)
+    assert tensor_quant.pre_scaling_impl.seen == [()]
+    assert tensor_quant.pre_zero_point_impl.seen == [(0.5, 4.0)]
+    assert tensor_quant.zero_point_impl.seen == [(2.0, 4.0)]
+    assert len(fused_calls) == (0 if hooked else 1)
+
+
+def test_pre_scale_for_an_input_is_the_step_itself() -> None:
+    tensor_quant = _decoupled(DecoupledRescalingIntQuantWithInput)
+    bits = torch.tensor(6.0)
+    outputs = tensor_quant(torch.ones(3), bits, False)
+    assert outputs[4] == 4.0 and tensor_quant.pre_scaling_impl.seen == [(bits, False)]
+
+
+def test_decoupled_parts_are_checked() -> None:
+    with pytest.raises(TypeError, match="pre_scaling_impl=0.5: expected a torch.nn.Module"):
+        _decoupled(DecoupledRescalingIntQuant, pre_scaling_impl=0.5)
+    with pytest.raises(ValueError, match="bit_width=1: a narrow range leaves only the integer 0"):
+        _decoupled(
+            DecoupledRescalingIntQuant,
+            decoupled_int_quant=DecoupledIntQuant(narrow_range=True, signed=True),
+            bit_width_impl=BitWidthConst(1),
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core.function_wrapper import FloorSte, OverTensorView, RoundSte, TensorClampSte
-from brevitas.core.quant import IntQuant
+from brevitas.core.quant import DecoupledIntQuant, IntQuant
 
 SCALE, ZERO_POINT, BIT_WIDTH = torch.tensor(0.3), torch.tensor(2.0), torch.tensor(4.0)
 
@@ -85,3 +85,26 @@ def test_replaced_parts_take_effect_at_once() -> None:
     assert int_quant(one, zero, BIT_WIDTH, x).item() == 2.0
     int_quant.signed = False
     assert int_quant(one, zero, BIT_WIDTH, -x).item() == 0.0
+
+
+@pytest.mark.parametrize(("signed", "narrow"), list(product((False, True), repeat=2)))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_integers_of_one_grid_on_another(signed: bool, narrow: bool, dtype: torch.dtype) -> None:
+    lower, upper = _limits(signed, narrow, 4)
+    x = torch.linspace(-5.0, 5.0, 301).to(dtype)
+    grid, output = (SCALE, torch.tensor(1.25)), (torch.tensor(0.7), ZERO_POINT)
+    wide = x.float() if dtype is torch.float16 else x
+    integer = (wide / grid[0] + grid[1]).round().clamp(lower, upper)
+    expected = ((integer - output[1]) * output[0]).to(dtype)
+    for int_quant in (
+        DecoupledIntQuant(narrow, signed),
+        _module_by_module(DecoupledIntQuant(narrow, signed)),
+    ):
+        assert torch.equal(int_quant(*grid, *output, BIT_WIDTH, x), expected)
+        assert torch.equal(int_quant.to_int(*grid, BIT_WIDTH, wide), integer)
+
+
+def test_two_equal_grids_are_one() -> None:
+    x, grid = torch.randn(200) * 3, (SCALE, ZERO_POINT)
+    expected = IntQuant(False, True)(*grid, BIT_WIDTH, x)
+    assert torch.equal(DecoupledIntQuant(False, True)(*grid, *grid, BIT_WIDTH, x), expected)

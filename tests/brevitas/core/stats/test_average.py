@@ -79,3 +79,12 @@ def test_gradient_of_a_constant_tensor_is_finite() -> None:
     x = torch.ones(9, requires_grad=True)
     MeanSigmaStd(2.0)(x).backward()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("norm", [L1Norm, L2Norm])
+def test_norms_are_correct_to_the_last_place(norm: type[torch.nn.Module]) -> None:
+    """Whatever the number of summands: 100000 of them, and one that swallows a float32 sum."""
+    x = torch.full((2, 100_001), 0.1)
+    x[:, 0] = 1e7
+    exact = torch.linalg.vector_norm(x.double(), norm._order, dim=1, keepdim=True)
+    assert torch.equal(norm(1)(x), exact.float())

@@ -89,10 +89,10 @@ class QONNXWeightHandler(ConstantHandler):
     ) -> tuple[Tensor | None, QuantSpec]:
         """Keep the parameter where the node rounds as the quantizer did.
 
-        Otherwise (learned rounding, for one) the file holds the quantized values, which any
+        Otherwise (learned rounding, a pre-scale) the file holds the quantized values, which any
         rounding to nearest gives back.
         """
-        if plan.rounding_mode.upper() in ROUNDING and is_faithful(x, value, plan):
+        if plan.rounding_mode.upper() in ROUNDING and self.is_restated(x, value, plan):
             return None, plan
         nearest = replace(plan, rounding_mode="ROUND")
         if not is_faithful(value, value, nearest):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from brevitas.export.common.rounding import is_faithful, round_as
+from brevitas.export.common.rounding import round_as
 from brevitas.export.common.spec import ExportError, QuantSpec
 from brevitas.export.onnx.handler import (
     ActHandler,
@@ -99,7 +99,8 @@ class QCDQWeightHandler(ConstantHandler):
     def constant(self, x: Tensor, value: Tensor, plan: Storage) -> tuple[Tensor | None, Storage]:
         """Store the integers of the quantizer, whatever its rounding was."""
         if self.session is not None and self.session.weight_quantize_node:
-            return (None if is_faithful(x, value, plan.spec) else value.detach().clone()), plan
+            restated = self.is_restated(x, value, plan.spec)
+            return (None if restated else value.detach().clone()), plan
         return integers_of(value, plan), plan
 
     def node(self, x: Tensor, data: Tensor | None, plan: Storage) -> Tensor:
