@@ -320,7 +320,9 @@ def _is_value(item: Any) -> bool:
 def _moved(x: Quantized | Waiting, function: Callable[[Tensor], Tensor], pads: bool) -> Any:
     if isinstance(x, Waiting):
         return x.followed_by(function, pads)
-    return None if x.tensor is None else Quantized(x.grid, function(x.tensor))
+    if x.tensor is None:
+        return None
+    return Quantized(x.grid.padded() if pads else x.grid, function(x.tensor))
 
 
 def _split(x: Quantized | Waiting, function: Callable[..., Any], rest: Any) -> Any:
