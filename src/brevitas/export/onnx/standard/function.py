@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from brevitas.export.common.session import ExportSession, emit
+from brevitas.export.common.session import ExportSession, emit, writes_nodes
 
 __all__ = ["AXIS_OPSET", "INT16_OPSET", "Grid", "clip", "dequantize_linear", "quantize_linear"]
 
@@ -73,7 +73,7 @@ def quantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None)
         tensor([5, 0], dtype=torch.uint8)
     """
     dtype = grid.zero_point.dtype
-    if not torch.compiler.is_exporting():
+    if not writes_nodes(session):
         scaled = x / grid.broadcast(grid.scale)
         if dtype.is_floating_point:
             return torch.clamp(scaled, *_bounds(dtype)).to(dtype)
@@ -110,8 +110,9 @@ def clip(
         >>> clip(torch.tensor([9, -3], dtype=torch.int8), low, high, "")
         tensor([ 7, -3], dtype=torch.int8)
     """
-    if not torch.compiler.is_exporting():
-        return torch.clamp(x.to(torch.int64), int(minimum), int(maximum)).to(x.dtype)
+    if not writes_nodes(session):
+        limits = (minimum.to(torch.int64), maximum.to(torch.int64))
+        return torch.clamp(x.to(torch.int64), *limits).to(x.dtype)
     inputs = {"": x, "minimum": minimum, "maximum": maximum}
     return emit("Clip", inputs, {}, x, x.dtype, proxy=name, session=session)
 
@@ -132,7 +133,7 @@ def dequantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = Non
         >>> dequantize_linear(torch.tensor([5], dtype=torch.uint8), grid)
         tensor([1.])
     """
-    if not torch.compiler.is_exporting():
+    if not writes_nodes(session):
         centered = x.to(torch.float32) - grid.broadcast(grid.zero_point).to(torch.float32)
         return centered * grid.broadcast(grid.scale)
     return emit(
