@@ -12,11 +12,39 @@ from torch import Tensor
 
 from brevitas.export.common.session import ExportSession, emit, writes_nodes
 
-__all__ = ["AXIS_OPSET", "INT16_OPSET", "Grid", "clip", "dequantize_linear", "quantize_linear"]
+__all__ = [
+    "AXIS_OPSET",
+    "INT16_OPSET",
+    "MOVING",
+    "Grid",
+    "clip",
+    "dequantize_linear",
+    "quantize_linear",
+]
 
 # First versions of the standard operators with a scale per channel, and with 16-bit integers.
 AXIS_OPSET = 13
 INT16_OPSET = 21
+
+
+# Operators that move values without changing them, or keep the largest: they act on the integers
+# as they do on the real values.
+MOVING = (
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "MaxPool",
+    "Pad",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 @dataclass(frozen=True, eq=False)
