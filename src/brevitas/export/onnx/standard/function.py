@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brevitas.export.common.session import ExportSession, emit, writes_nodes
+from brevitas.export.common.spec import ExportError
 
 __all__ = [
     "AXIS_OPSET",
@@ -95,6 +96,9 @@ def quantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None)
     Returns:
         Tensor of the shape of ``x`` in the dtype of ``grid.zero_point``.
 
+    Raises:
+        ExportError: where a node would read real values in float64.
+
     Example:
         >>> grid = Grid(torch.tensor(0.5), torch.tensor(3, dtype=torch.uint8), None, "")
         >>> quantize_linear(torch.tensor([1.0, -9.0]), grid)
@@ -107,6 +111,11 @@ def quantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None)
             return torch.clamp(scaled, *_bounds(dtype)).to(dtype)
         integers = torch.round(scaled) + grid.broadcast(grid.zero_point).to(x.dtype)
         return torch.clamp(integers, *_bounds(dtype)).to(dtype)
+    if x.dtype == torch.float64:
+        raise ExportError(
+            "dtype=torch.float64: QuantizeLinear reads real values of at most 32 bits; call "
+            f"model.float() first, and pass an example input in float32. Layer: {grid.name}"
+        )
     return emit(
         "QuantizeLinear",
         {"": x, **grid.parameters()},
