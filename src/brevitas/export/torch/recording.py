@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from brevitas.export.torch.sizes import Limits, expect_sizes
 
-__all__ = ["RECORDING", "SIZES", "Recording", "Runner", "sliced"]
+__all__ = ["RECORDING", "SIZES", "Recording", "Runner", "filled", "sliced"]
 
 aten = torch.ops.aten
 
@@ -29,6 +29,16 @@ def sliced(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: in
     """
     index = [slice(None)] * (dim % x.dim()) + [slice(start, end, step)]
     return x[tuple(index)]
+
+
+def filled(x: Tensor, value: Any) -> Tensor:
+    """Make a tensor like another one out of one value, which TorchScript has no operator for.
+
+    Example:
+        >>> filled(torch.zeros(2), torch.tensor(3.0))
+        tensor([3., 3.])
+    """
+    return x.clone().fill_(value)
 
 
 # Sizes that depend on the input, and the arithmetic on them.
@@ -54,10 +64,13 @@ RECORDING: dict[Any, Callable[..., Any]] = {
     aten.arange.default: torch.arange,
     aten.arange.start: torch.arange,
     aten.arange.start_step: torch.arange,
+    aten.fill.Scalar: filled,
+    aten.fill.Tensor: filled,
     aten.full.default: torch.full,
     aten.new_ones.default: torch.Tensor.new_ones,
     aten.new_zeros.default: torch.Tensor.new_zeros,
     aten.ones.default: torch.ones,
+    aten.zero.default: torch.zeros_like,
     aten.zeros.default: torch.zeros,
     aten.expand.default: torch.Tensor.expand,
     aten.repeat.default: torch.Tensor.repeat,

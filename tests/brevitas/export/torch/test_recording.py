@@ -34,6 +34,13 @@ def scripted(function: Callable[..., Tensor], x: Tensor) -> tuple[nn.Module, tor
     return model, torch.jit.trace(runner.eval(), (x,), check_trace=False)
 
 
+def written(m: nn.Module, x: Tensor) -> Tensor:
+    x = x * 2
+    x[:, 0] = 1
+    x[:, 1].zero_()
+    return x.add_(m.table)
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "view": lambda m, x: x.view(x.shape[0], -1),
     "expand": lambda m, x: m.table.expand(x.shape[0], x.shape[1], 6),
@@ -41,6 +48,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "zeros": lambda m, x: torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1),
     "half": lambda m, x: x[:, : x.shape[1] // 2],
     "mean": lambda m, x: x.sum(1) / (x.shape[1] * 2),
+    "written": written,
     "constant": lambda m, x: m.table,
 }
 
