@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 import torch.fx._symbolic_trace as torch_tracing
-from torch.fx import Proxy, Tracer, wrap
+from torch.fx import Proxy, Tracer, has_side_effect, wrap
 from torch.fx.node import map_aggregate
 
 __all__ = [
     "FNS_TO_PATCH",
+    "always_recorder",
     "apply_function",
     "concrete_execution",
+    "is_switch",
     "patch_isinstance",
     "patched_attribute",
     "patched_constructors",
@@ -36,16 +38,26 @@ _FACTORIES = [
     torch.tensor,
     torch.zeros,
     torch.ones,
-    torch.rand,
-    torch.randn,
-    torch.randint,
     torch.full,
     torch.empty,
     torch.eye,
     torch.linspace,
-    torch.randperm,
 ]
-FNS_TO_PATCH = [*_FACTORIES, torch.finfo]
+# Run once, these would give the traced model one draw for good.
+_RANDOM = [torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal]
+# Where every context manager of the gradient mode and of automatic casts ends up.
+_MODES = [
+    (torch._C, torch._C._set_grad_enabled),
+    (torch, torch.set_autocast_enabled),
+    (torch, torch.set_autocast_dtype),
+    (torch, torch.set_autocast_cache_enabled),
+    (torch, torch.autocast_increment_nesting),
+    (torch, torch.autocast_decrement_nesting),
+    (torch, torch.clear_autocast_cache),
+]
+for _, _mode in _MODES:
+    has_side_effect(_mode)
+FNS_TO_PATCH = [*_FACTORIES, *_RANDOM, torch.finfo]
 
 _LEFT_ALONE = ("", "builtins", "torch")
 _OWN_PACKAGE = __name__.rpartition(".")[0] + "."
@@ -101,24 +113,56 @@ def record_if_traced(
 
 
 @contextmanager
-def patched_functions(record: Record = record_if_traced, record_constant: Any = None) -> Iterator:
+def patched_functions(
+    record: Record = record_if_traced,
+    record_constant: Record | None = None,
+    record_always: Record | None = None,
+) -> Iterator:
     """Let stand-ins into functions that make tensors, into `finfo`, and into autograd functions.
 
     Args:
         record: What to do with a call: `record(function, args, kwargs)`.
-        record_constant: The same for the functions that a value tracer records without any
-            stand-in; None: they are as the others, and the gradient mode is not recorded.
+        record_constant: The same for functions that make the same tensor in every call without
+            any stand-in; None: as the others.
+        record_always: The same for draws of random numbers, and for what switches the gradient
+            mode and automatic casts; None: draws are as the others, switches are not recorded.
     """
     constant = record_constant or record
     with ExitStack() as stack:
         for function in _FACTORIES:
             stack.enter_context(_patched(torch, function, constant))
+        for function in _RANDOM:
+            stack.enter_context(_patched(torch, function, record_always or constant))
         stack.enter_context(_patched(torch, torch.finfo, record))
-        if record_constant is not None:
-            # Where every context manager of the gradient mode ends up.
-            stack.enter_context(_patched(torch._C, torch._C._set_grad_enabled, constant))
+        if record_always is not None:
+            for owner, function in _MODES:
+                stack.enter_context(_patched(owner, function, record_always))
         stack.enter_context(_patched_apply(record))
         yield
+
+
+def always_recorder(tracer: Tracer) -> Record:
+    """Return what records calls that no stand-in takes part in, for `patched_functions`.
+
+    Args:
+        tracer: The tracer that is at work.
+    """
+
+    def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            tracer.create_arg((args, kwargs))
+        except NotImplementedError:
+            return function(*args, **kwargs)
+        result = tracer.create_proxy("call_function", function, args, kwargs)
+        # What a context manager reads of a switch is what it would be outside of a trace.
+        return function(*args, **kwargs) if is_switch(function) else result
+
+    return record
+
+
+def is_switch(function: Callable[..., Any]) -> bool:
+    """Whether a function switches the gradient mode or automatic casts."""
+    return any(function is mode for _, mode in _MODES)
 
 
 def _patched(owner: Any, function: Callable[..., Any], record: Record) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node, Proxy, Tracer
 
-from brevitas.fx._patches import patched_functions
+from brevitas.fx._patches import always_recorder, patched_constructors, patched_functions
+from brevitas.quant_tensor import QuantTensor
 
-__all__ = ["INPLACE_OPERATORS", "CodeTracer", "RecordedOperators"]
+__all__ = ["INPLACE_OPERATORS", "CodeTracer", "RecordedOperators", "RecordingTracer"]
 
 # In-place operator -> the operator that makes a new value.
 INPLACE_OPERATORS: dict[Any, Callable[..., Any]] = {
@@ -67,18 +68,27 @@ for _function in INPLACE_OPERATORS:
     _record_inplace(_function)
 
 
-class CodeTracer(Tracer):
-    """Symbolic tracer for straight-line code, every call of which becomes a node again."""
+class RecordingTracer(Tracer):
+    """Symbolic tracer that records operators in place as they are.
 
-    proxy_buffer_attributes = True
+    torch.fx makes `x + 1` of `x += 1`, which another name of the same tensor does not see.
+    """
 
     def proxy(self, node: Node) -> Proxy:
         """Wrap a node."""
         return RecordedOperators(node, self)
 
+
+class CodeTracer(RecordingTracer):
+    """Symbolic tracer for straight-line code, every call of which becomes a node again."""
+
+    proxy_buffer_attributes = True
+
     def trace(self, root: torch.nn.Module | Callable[..., Any], concrete_args: Any = None) -> Graph:
         """Return the graph of the code; see `torch.fx.Tracer.trace`."""
-        with patched_functions(record_constant=self._record):
+        always = always_recorder(self)
+        constructors = patched_constructors(QuantTensor)
+        with patched_functions(record_constant=self._record, record_always=always), constructors:
             return Tracer.trace(self, root, concrete_args)
 
     def _record(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

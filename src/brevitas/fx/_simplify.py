@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from brevitas.fx._rebuild import INPLACE_OPERATORS
 
-__all__ = ["FRESH", "StorageUses", "drop_unused_queries", "prefer_out_of_place"]
+__all__ = ["FRESH", "StorageUses", "drop_unused_queries", "mark_fresh", "prefer_out_of_place"]
 
 # Mark of a node whose in-place operator changes a tensor that nothing else reads.
 FRESH = "brevitas_fresh_operand"
@@ -122,6 +122,47 @@ def _storage(leaf: Any) -> StorageWeakRef | None:
         return StorageWeakRef(leaf.untyped_storage())
     except (NotImplementedError, RuntimeError):
         return None  # a sparse or wrapped tensor has no memory of its own to compare
+
+
+# Layers and functions that return a tensor of their own, never one that they were given.
+_FRESH_LAYERS = (
+    *(torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d),
+    *(torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d),
+    *(torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d),
+    *(torch.nn.Embedding, torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.Linear),
+    *(torch.nn.AvgPool1d, torch.nn.AvgPool2d, torch.nn.AvgPool3d),
+    *(torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d),
+)
+_FRESH_FUNCTIONS = frozenset(
+    [operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.neg]
+    + [operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.mm]
+    + [torch.cat, torch.stack, torch.relu, torch.sigmoid, torch.tanh, torch.nn.functional.linear]
+    + [torch.conv1d, torch.conv2d, torch.conv3d, torch.nn.functional.conv1d]
+    + [torch.nn.functional.conv2d, torch.nn.functional.conv3d]
+)
+
+
+def mark_fresh(graph: Graph, root: torch.nn.Module) -> None:
+    """Mark in-place operators whose operand is, by what computes it, a tensor of its own.
+
+    Args:
+        graph: A graph that was recorded without values.
+        root: The model.
+    """
+    for node in graph.nodes:
+        if node.target in INPLACE_OPERATORS and isinstance(node.args[0], Node):
+            if _is_fresh(node.args[0], root):
+                node.meta[FRESH] = True
+
+
+def _is_fresh(node: Node, root: torch.nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(root.get_submodule(str(node.target)), _FRESH_LAYERS)
+    if node.op != "call_function" or "out" in node.kwargs:
+        return False
+    if node.target in INPLACE_OPERATORS:
+        return node.meta.get(FRESH, False) and set(node.all_input_nodes[0].users) == {node}
+    return node.target in _FRESH_FUNCTIONS
 
 
 def prefer_out_of_place(graph: Graph) -> None:

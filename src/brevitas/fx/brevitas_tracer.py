@@ -13,7 +13,9 @@ from torch.fx import Graph, GraphModule, Tracer
 
 from brevitas.common import LayerProtocol
 from brevitas.fx._location import explain
-from brevitas.fx._patches import FNS_TO_PATCH, patched_functions
+from brevitas.fx._patches import FNS_TO_PATCH, always_recorder, patched_functions
+from brevitas.fx._rebuild import CodeTracer, RecordingTracer
+from brevitas.fx._simplify import mark_fresh, prefer_out_of_place
 from brevitas.fx.value_tracer import UnsetValueException, ValueTracer
 
 __all__ = [
@@ -41,7 +43,7 @@ def _is_quantized_part(module: torch.nn.Module) -> bool:
     return isinstance(module, LayerProtocol) or type(module).__module__.startswith(_LIBRARY)
 
 
-class BrevitasSymbolicTracer(Tracer):
+class BrevitasSymbolicTracer(RecordingTracer):
     """Symbolic tracer that keeps quantized layers, and the parts they are made of, as one node."""
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
@@ -83,7 +85,7 @@ def symbolic_trace(root: Root, concrete_args: Any = None) -> GraphModule:
         >>> [node.target for node in traced.graph.nodes]
         ['input', '0', '1', 'output']
     """
-    return _symbolic(Tracer(autowrap_functions=tuple(FNS_TO_PATCH)), root, concrete_args)
+    return _symbolic(RecordingTracer(autowrap_functions=tuple(FNS_TO_PATCH)), root, concrete_args)
 
 
 def brevitas_symbolic_trace(root: Root, concrete_args: Any = None) -> GraphModule:
@@ -168,8 +170,19 @@ def brevitas_value_trace(
 
 
 def _symbolic(tracer: Tracer, root: Root, concrete_args: Any) -> GraphModule:
-    with patched_functions():
-        return _graph_module(tracer, root, lambda: tracer.trace(root, concrete_args), True)
+    def trace() -> Graph:
+        with patched_functions(record_always=always_recorder(tracer)):
+            graph = tracer.trace(root, concrete_args)
+        # Unpickled, a traced model is read from its code.
+        graph._tracer_cls = CodeTracer
+        for node in graph.nodes:
+            # Of annotations that were never evaluated, the code could not import the names.
+            node.type = None if isinstance(node.type, str) else node.type
+        mark_fresh(graph, tracer.root)
+        prefer_out_of_place(graph)
+        return graph
+
+    return _graph_module(tracer, root, trace, True)
 
 
 def _value(

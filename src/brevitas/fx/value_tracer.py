@@ -32,6 +32,7 @@ from brevitas.fx._location import FRAME_FILES, user_line
 from brevitas.fx._patches import (
     FNS_TO_PATCH,
     concrete_execution,
+    is_switch,
     patch_isinstance,
     patched_attribute,
     patched_constructors,
@@ -333,7 +334,8 @@ class ValueTracer(Tracer):
 
         with ExitStack() as self._stack:
             self._stack.callback(self._settle, set_attribute)
-            self._stack.enter_context(patched_functions(self._record, self._record_constant))
+            records = (self._record, self._record_constant, self._record_always)
+            self._stack.enter_context(patched_functions(*records))
             self._stack.enter_context(patched_constructors(QuantTensor))
             self._stack.enter_context(patched_attribute(torch.nn.Module, "__setattr__", assign))
             patch_isinstance(self._stack, getattr(function, "__globals__", {}), is_instance)
@@ -383,6 +385,10 @@ class ValueTracer(Tracer):
         except NotImplementedError:
             return function(*args, **kwargs)  # from an array, say: a constant of the graph
         return self.create_proxy("call_function", function, args, kwargs)
+
+    def _record_always(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = self._record_constant(function, args, kwargs)
+        return concrete(result) if is_switch(function) and isinstance(result, Proxy) else result
 
     def _assign(self, set_attribute: Any, module: torch.nn.Module, name: str, value: Any) -> None:
         """Assign to an attribute of a module under trace; a buffer is written in place."""

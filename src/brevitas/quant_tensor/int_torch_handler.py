@@ -224,6 +224,8 @@ def adaptive_window_elements(sizes: Sequence[int], counts: Sequence[int]) -> int
     """
     elements = 1
     for size, count in zip(sizes, counts, strict=True):
+        # A symbolic size becomes a number, which a traced program then holds for good.
+        size, count = int(size), int(count)
         lengths = {-(-(i + 1) * size // count) - i * size // count for i in range(count)}
         if len(lengths) != 1:
             return None

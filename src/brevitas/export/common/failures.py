@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from brevitas.export.common.spec import ExportError
 
-__all__ = ["expect_no_state", "tracing_failed"]
+__all__ = ["expect_no_state", "keeps_state", "tracing_failed"]
 
 _LONGEST_REASON = 400
 
@@ -48,12 +49,29 @@ def expect_no_state(program: Any, model: str, prefix: str = "") -> None:
     """
     changed = sorted(program.graph_signature.buffers_to_mutate.values())
     if changed:
-        name = changed[0].removeprefix(prefix)
-        raise ExportError(
-            f"forward changes the buffer {name!r}: a file keeps no state between calls; leave "
-            "it unchanged in evaluation mode, or take it as an input and return it. "
-            f"Layer: {model}"
-        )
+        raise keeps_state([name.removeprefix(prefix) for name in changed], model)
+
+
+def keeps_state(buffers: Sequence[str], model: str) -> ExportError:
+    """Make the error about a model whose result depends on earlier calls.
+
+    Args:
+        buffers: names of the buffers that a call changes; none where the state is elsewhere.
+        model: name of the model.
+
+    Example:
+        >>> keeps_state(["steps"], "Net")
+        ExportError("forward changes the buffer 'steps': a file keeps no state between calls; leave
+        it unchanged in evaluation mode, or take it as an input and return it. Layer: Net")
+    """
+    if buffers:
+        what = f"forward changes the buffer {buffers[0]!r}"
+    else:
+        what = "two calls with equal inputs gave different results, so that forward keeps state"
+    return ExportError(
+        f"{what}: a file keeps no state between calls; leave it unchanged in evaluation mode, or "
+        f"take it as an input and return it. Layer: {model}"
+    )
 
 
 def _own_error(error: BaseException | None) -> ExportError | None:

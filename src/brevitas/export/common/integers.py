@@ -96,6 +96,11 @@ class Integers:
             data=data,
         )
 
+    def padded(self) -> Integers:
+        """Return the same with the integer of 0 among those that occur: zeros come around them."""
+        zero = int(self.zero_point)
+        return replace(self, low=min(self.low, zero), high=max(self.high, zero))
+
     def has_grid_of(self, other: Integers) -> bool:
         """Whether a real value has the same place in the range of both, whatever the dtype."""
         if self.dtype not in EIGHT_BITS or other.dtype not in EIGHT_BITS:

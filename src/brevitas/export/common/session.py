@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brevitas.export.common.spec import ExportError
 
-__all__ = ["EXPORT_DOMAIN", "SITE_ATTRIBUTE", "ExportSession", "Site", "emit"]
+__all__ = ["EXPORT_DOMAIN", "SITE_ATTRIBUTE", "ExportSession", "Site", "emit", "writes_nodes"]
 
 # While a graph is traced and simplified our nodes sit in a domain that no optimizer knows, so
 # that none folds, merges or drops them. They move to their real domain afterwards.
@@ -41,6 +41,8 @@ class ExportSession:
         opset: version of the standard operators that the file will use.
         weight_quantize_node: whether float weights stay in the file, followed by a node that
             quantizes them, in place of integer weights.
+        writes_nodes: whether a trace gets nodes of the target's operators, in place of the
+            arithmetic that they stand for.
 
     Attributes:
         sites: nodes written by the trace under way.
@@ -57,6 +59,7 @@ class ExportSession:
 
     opset: int
     weight_quantize_node: bool = False
+    writes_nodes: bool = True
     sites: list[Site] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     pinned: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -98,6 +101,15 @@ class ExportSession:
         values = tuple(tensor.detach().reshape(-1).tolist())
         key = (tensor.dtype, tensor.device, tuple(tensor.shape), values)
         return self._pool.setdefault(key, tensor)
+
+
+def writes_nodes(session: ExportSession | None) -> bool:
+    """Whether a handler is to write a node now, or to compute its value.
+
+    Args:
+        session: the export under way, or None for an exporter that is not ours.
+    """
+    return torch.compiler.is_exporting() and (session is None or session.writes_nodes)
 
 
 def emit(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from brevitas._compat import require
 from brevitas.export.common.destination import Destination, check_destination
+from brevitas.export.common.examples import copied, run_example
 from brevitas.export.common.failures import expect_no_state, tracing_failed
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.inputs import plain_signature, plain_values, solve_inputs
@@ -35,8 +36,9 @@ OLDEST_WRITTEN_OPSET = 18
 class ONNXBaseManager(BaseManager, ABC):
     """Exports through ``torch.export`` and the ONNX exporter of PyTorch.
 
-    The model runs twice: once with real values, so that the handlers see scales and integers and
-    compare the result of every quantizer with what its node will compute, and once traced.
+    The model runs on copies of its inputs: with real values, so that the handlers see scales and
+    integers and compare the result of every quantizer with what its node will compute; again, to
+    see whether it keeps state; and traced.
     Mode, handlers and parameters of the model are afterwards what they were before.
 
     Attributes:
@@ -105,7 +107,7 @@ class ONNXBaseManager(BaseManager, ABC):
         kept_names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
         values = plain_values(args)
         with plain_signature(module, args), export_mode(cls, module, joins(session)):
-            module(*values, **(options.get("kwargs") or {}))
+            run_example(module, values, session.restart, options.get("kwargs"))
             with _quiet(disable_warnings):
                 program = trace(module, values, session, options)
         model = finish(program.model_proto, session, cls.custom_versions, kept_names)
@@ -178,7 +180,7 @@ def trace(
             handles.append(child.register_forward_pre_hook(lambda *_, n=name: place.append(n)))
             handles.append(child.register_forward_hook(lambda *_: place.pop() and None))
     try:
-        program: Any = torch.onnx.export(module, args, **options)
+        program: Any = torch.onnx.export(module, copied(args), **options)
     except ExportError:
         raise
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def test_other_grids_differ() -> None:
     assert not grid.has_grid_of(_grid(0.25, 0, torch.int8))
     # The same integer, but another place in the range: saturation differs.
     assert not grid.has_grid_of(_grid(0.5, 0, torch.uint8))
+
+
+def test_zeros_around_values_are_among_those_that_occur() -> None:
+    limited = replace(_grid(0.5, 10, torch.uint8), low=20, high=30)
+    assert (limited.padded().low, limited.padded().high) == (10, 30)
+    limited = replace(_grid(0.5, 40, torch.uint8), low=20, high=30)
+    assert (limited.padded().low, limited.padded().high) == (20, 40)
 
 
 def test_limits_are_exact_on_the_grid_and_beyond_it() -> None:

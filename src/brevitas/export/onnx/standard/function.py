@@ -10,13 +10,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from brevitas.export.common.session import ExportSession, emit
+from brevitas.export.common.session import ExportSession, emit, writes_nodes
+from brevitas.export.common.spec import ExportError
 
-__all__ = ["AXIS_OPSET", "INT16_OPSET", "Grid", "clip", "dequantize_linear", "quantize_linear"]
+__all__ = [
+    "AXIS_OPSET",
+    "INT16_OPSET",
+    "MOVING",
+    "Grid",
+    "clip",
+    "dequantize_linear",
+    "quantize_linear",
+]
 
 # First versions of the standard operators with a scale per channel, and with 16-bit integers.
 AXIS_OPSET = 13
 INT16_OPSET = 21
+
+
+# Operators that move values without changing them, or keep the largest: they act on the integers
+# as they do on the real values.
+MOVING = (
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "MaxPool",
+    "Pad",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +96,26 @@ def quantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = None)
     Returns:
         Tensor of the shape of ``x`` in the dtype of ``grid.zero_point``.
 
+    Raises:
+        ExportError: where a node would read real values in float64.
+
     Example:
         >>> grid = Grid(torch.tensor(0.5), torch.tensor(3, dtype=torch.uint8), None, "")
         >>> quantize_linear(torch.tensor([1.0, -9.0]), grid)
         tensor([5, 0], dtype=torch.uint8)
     """
     dtype = grid.zero_point.dtype
-    if not torch.compiler.is_exporting():
+    if not writes_nodes(session):
         scaled = x / grid.broadcast(grid.scale)
         if dtype.is_floating_point:
             return torch.clamp(scaled, *_bounds(dtype)).to(dtype)
         integers = torch.round(scaled) + grid.broadcast(grid.zero_point).to(x.dtype)
         return torch.clamp(integers, *_bounds(dtype)).to(dtype)
+    if x.dtype == torch.float64:
+        raise ExportError(
+            "dtype=torch.float64: QuantizeLinear reads real values of at most 32 bits; call "
+            f"model.float() first, and pass an example input in float32. Layer: {grid.name}"
+        )
     return emit(
         "QuantizeLinear",
         {"": x, **grid.parameters()},
@@ -110,8 +147,9 @@ def clip(
         >>> clip(torch.tensor([9, -3], dtype=torch.int8), low, high, "")
         tensor([ 7, -3], dtype=torch.int8)
     """
-    if not torch.compiler.is_exporting():
-        return torch.clamp(x.to(torch.int64), int(minimum), int(maximum)).to(x.dtype)
+    if not writes_nodes(session):
+        limits = (minimum.to(torch.int64), maximum.to(torch.int64))
+        return torch.clamp(x.to(torch.int64), *limits).to(x.dtype)
     inputs = {"": x, "minimum": minimum, "maximum": maximum}
     return emit("Clip", inputs, {}, x, x.dtype, proxy=name, session=session)
 
@@ -132,7 +170,7 @@ def dequantize_linear(x: Tensor, grid: Grid, session: ExportSession | None = Non
         >>> dequantize_linear(torch.tensor([5], dtype=torch.uint8), grid)
         tensor([1.])
     """
-    if not torch.compiler.is_exporting():
+    if not writes_nodes(session):
         centered = x.to(torch.float32) - grid.broadcast(grid.zero_point).to(torch.float32)
         return centered * grid.broadcast(grid.scale)
     return emit(

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brevitas.export.common.destination import Destination, check_destination, write_whole
-from brevitas.export.common.inputs import solve_inputs
+from brevitas.export.common.destination import Destination, check_destination
+from brevitas.export.common.examples import copied
+from brevitas.export.common.inputs import plain_values, solve_inputs
 from brevitas.export.common.session import ExportSession
-from brevitas.export.manager import BaseManager, export_mode
-from brevitas.export.onnx.handler import joins
+from brevitas.export.manager import BaseManager
 from brevitas.export.onnx.standard.function import INT16_OPSET
 from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
+from brevitas.export.torch.recording import Recording, Runner
+from brevitas.export.torch.scripting import check_outputs, script, without_deprecations
+from brevitas.export.torch.tracing import trace_model
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["TorchQCDQManager"]
 
 
 class TorchQCDQManager(BaseManager):
-    """Exports to TorchScript with the arithmetic of QuantizeLinear and DequantizeLinear."""
+    """Exports to TorchScript with the arithmetic of QuantizeLinear and DequantizeLinear.
+
+    Inputs and outputs are plain tensors: of a QuantTensor, its value.
+    """
 
     target_name = "TorchScript QCDQ"
     handlers = StdQCDQONNXManager.handlers
@@ -48,23 +53,23 @@ class TorchQCDQManager(BaseManager):
             input_t: example input, in place of ``args``.
 
         Returns:
-            The traced module.
+            What the file holds. It takes inputs of every size for which it computes what the
+            model does, and raises on others.
 
         Raises:
-            ExportError: on a quantizer that the format cannot represent.
+            ExportError: on a quantizer that the format cannot represent, and on a model that
+                branches on values or keeps state.
             TypeError: where ``module`` is none.
         """
         inputs = solve_inputs(module, args, input_shape, input_t)
         check_destination(export_path)
         # TorchScript has 16-bit integers, as ONNX does from this version on.
-        session = ExportSession(opset=INT16_OPSET, weight_quantize_node=export_weight_q_node)
-        with export_mode(cls, module, joins(session)):
-            restart = module.register_forward_pre_hook(lambda *_: session.restart())
-            try:
-                module(*inputs)
-                traced: Any = torch.jit.trace(module, inputs, check_trace=False)
-            finally:
-                restart.remove()
-        if export_path is not None:
-            write_whole(export_path, partial(torch.jit.save, traced))
-        return traced
+        session = ExportSession(
+            opset=INT16_OPSET, weight_quantize_node=export_weight_q_node, writes_nodes=False
+        )
+        traced = trace_model(cls, module, inputs, session)
+        values, root = plain_values(inputs), type(module).__name__
+        with torch.no_grad(), without_deprecations():
+            runner = Runner(Recording(traced.graph), traced.limits)
+            check_outputs(runner(*copied(values)), root)
+            return script(runner, values, export_path)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from brevitas.export.common.integers import (
     Integers,
@@ -28,14 +28,13 @@ from brevitas.export.torch.qoperator.operators import (
     CONVOLUTIONS,
     JOINING,
     LAYERS,
-    RECORDING,
-    SIZES,
     SPLITTING,
     TRANSPOSED,
     is_padding_with_zeros,
     moving,
 )
 from brevitas.export.torch.qoperator.values import Quantized, Waiting
+from brevitas.export.torch.recording import RECORDING, SIZES, Recording
 
 __all__ = ["Execution"]
 
@@ -50,7 +49,7 @@ _STACKING: dict[Any, Callable[..., Tensor]] = {
 }
 
 
-class Execution(fx.Interpreter):
+class Execution(Recording):
     """Runs a model of QuantizeLinear and DequantizeLinear nodes on quantized tensors.
 
     Args:
@@ -67,41 +66,24 @@ class Execution(fx.Interpreter):
         layers: nn.ModuleDict,
         root: str,
     ) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.extra_traceback = False
+        super().__init__(module)
         self.session = session
         self.layers = layers
         self.root = root
         self.overflowing: list[str] = []
         self._key = ""
         self._names: dict[tuple[str, str], str] = {}
-        self._attributes: dict[Any, Any] = {}
-        # By identity; kept alive, so that no other value gets the same one. With constants, the
-        # layer whose quantized weight they were made from.
-        self._sizes: dict[int, Tensor] = {}
-        self._constants: dict[int, tuple[Any, str | None]] = {}
+        # Of constants, by identity: the layer whose quantized weight they were made from.
+        self._weights: dict[int, str] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Remember which node runs: its name is the key of the layer that it becomes."""
         self._key = n.name
         return super().run_node(n)
 
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Return a constant outside of autograd, the same one in every run."""
-        if target not in self._attributes:
-            value = super().get_attr(target, args, kwargs)
-            value = value.detach() if isinstance(value, Tensor) else value
-            self._attributes[target] = value
-            self._constants[id(value)] = (value, None)
-        return self._attributes[target]
-
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Return real values; of a constant a copy, which TorchScript takes for a result."""
-
-        def result(leaf: Any) -> Any:
-            return leaf.clone() if id(leaf) in self._constants else leaf
-
-        return super().output(target, tree_map(result, self._real(args, "")), kwargs)
+        """Return real values."""
+        return super().output(target, self._real(args, ""), kwargs)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator on quantized tensors where it is one of those that can."""
@@ -124,8 +106,7 @@ class Execution(fx.Interpreter):
                 return value
         self._expect_no_weight(target, args)
         name = _name_of(target)
-        function: Any = RECORDING.get(target) or target
-        real = function(*self._real(args, name), **self._real(kwargs, name))
+        real = self._record(target, self._real(args, name), self._real(kwargs, name))
         self._follow_constants(args, real)
         return real
 
@@ -167,7 +148,7 @@ class Execution(fx.Interpreter):
         """Name the layer of a quantized weight, also where it was changed in real values."""
         if isinstance(value, Quantized):
             return None if value.tensor is not None else value.grid.layer(self.root)
-        return self._constants.get(id(value), (None, None))[1]
+        return self._weights.get(id(value))
 
     def _is_constant(self, value: Any) -> bool:
         """Whether a value is no tensor, or one that depends on no input."""
@@ -181,7 +162,9 @@ class Execution(fx.Interpreter):
         if isinstance(real, Tensor) and all(map(self._is_constant, leaves)):
             layers = (self._weight_behind(leaf) for leaf in leaves)
             layer = next((layer for layer in layers if layer is not None), None)
-            self._constants[id(real)] = (real, layer)
+            self._constants[id(real)] = real
+            if layer is not None:
+                self._weights[id(real)] = layer
 
     def _symbolic(self, args: Any, kwargs: Any) -> Any:
         """Run a node that a handler wrote."""
@@ -270,21 +253,6 @@ class Execution(fx.Interpreter):
         tensor = _STACKING[target]([part.tensor for part in parts], *args[1:])
         return Quantized(replace(first, low=low, high=high), tensor)
 
-    def _size(self, target: Any, args: Any) -> Any:
-        """Compute a size, which is a tensor while TorchScript records."""
-        value = SIZES[target](*args)
-        if isinstance(value, Tensor):
-            self._sizes[id(value)] = value
-        return value
-
-    def _fixed(self, tree: Any) -> Any:
-        """Replace sizes by numbers, for operators that record no size."""
-        if isinstance(tree, (tuple, list)):
-            return type(tree)(self._fixed(item) for item in tree)
-        if isinstance(tree, dict):
-            return {name: self._fixed(item) for name, item in tree.items()}
-        return tree.item() if id(tree) in self._sizes else tree
-
     def _real(self, tree: Any, reader: str) -> Any:
         """Replace what is quantized by its real values."""
         if isinstance(tree, Quantized):
@@ -320,7 +288,9 @@ def _is_value(item: Any) -> bool:
 def _moved(x: Quantized | Waiting, function: Callable[[Tensor], Tensor], pads: bool) -> Any:
     if isinstance(x, Waiting):
         return x.followed_by(function, pads)
-    return None if x.tensor is None else Quantized(x.grid, function(x.tensor))
+    if x.tensor is None:
+        return None
+    return Quantized(x.grid.padded() if pads else x.grid, function(x.tensor))
 
 
 def _split(x: Quantized | Waiting, function: Callable[..., Any], rest: Any) -> Any:

@@ -6,28 +6,24 @@ Layer: export (L8).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from brevitas.export.common.destination import Destination, check_destination, write_whole
-from brevitas.export.common.failures import tracing_failed
-from brevitas.export.common.inputs import plain_signature, plain_values, solve_inputs
+from brevitas.export.common.destination import Destination, check_destination
+from brevitas.export.common.examples import copied
+from brevitas.export.common.inputs import plain_values, solve_inputs
 from brevitas.export.common.integer_model import check_integer_model
 from brevitas.export.common.session import ExportSession
 from brevitas.export.common.spec import ExportError
-from brevitas.export.manager import BaseManager, export_mode
-from brevitas.export.onnx.handler import joins
+from brevitas.export.manager import BaseManager
 from brevitas.export.onnx.standard.manager import DEFAULT_OPSET
 from brevitas.export.onnx.standard.qoperator.manager import StdQOpONNXManager
 from brevitas.export.torch.qoperator.execution import Execution
-from brevitas.export.torch.qoperator.sizes import expect_sizes
-from brevitas.export.torch.qoperator.tracing import Traced, trace_open
+from brevitas.export.torch.recording import Runner
+from brevitas.export.torch.scripting import check_outputs, script, without_deprecations
+from brevitas.export.torch.tracing import trace_model
 from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["TorchQOpManager"]
@@ -96,120 +92,23 @@ class TorchQOpManager(BaseManager):
         check_integer_model(module, inputs)
         _check_device(module)
         session = ExportSession(opset=DEFAULT_OPSET)
-        traced = cls.trace(module, inputs, session)
+        traced = trace_model(cls, module, inputs, session)
         values = plain_values(inputs)
         root = type(module).__name__
-        with torch.no_grad(), _without_deprecations():
-            runner = _Runner(traced, session, root)
-            check_outputs(runner(*values), root)
-            overflowing = runner.overflowing
-            file = _script(runner, values)
-            if export_path is not None:
-                write_whole(export_path, partial(torch.jit.save, file))
-        if overflowing:
+        layers = nn.ModuleDict()
+        execution = Execution(traced.graph, session, layers, root)
+        with torch.no_grad(), without_deprecations():
+            runner = Runner(execution, traced.limits, layers)
+            check_outputs(runner(*copied(values)), root)
+            file = script(runner, values, export_path)
+        if execution.overflowing:
             warnings.warn(
                 "8-bit weights on 8-bit inputs overflow on x86 CPUs without VNNI; set "
-                f"weight_bit_width=7. Layers: {', '.join(overflowing)}",
+                f"weight_bit_width=7. Layers: {', '.join(execution.overflowing)}",
                 UserWarning,
                 stacklevel=2,
             )
         return file
-
-    @classmethod
-    def trace(cls, module: nn.Module, inputs: tuple[Any, ...], session: ExportSession) -> Traced:
-        """Trace a model to float operators between nodes that quantize and dequantize."""
-        values = plain_values(inputs)
-        with plain_signature(module, inputs), export_mode(cls, module, joins(session)):
-            module(*values)
-            session.restart()
-            return trace_open(module, values)
-
-
-class _Runner(nn.Module):
-    """The model as packed layers, and the graph that says in which order they run.
-
-    Args:
-        traced: the traced model.
-        session: the export under way.
-        root: name of the whole model, for messages.
-    """
-
-    def __init__(self, traced: Traced, session: ExportSession, root: str) -> None:
-        super().__init__()
-        self.layers = nn.ModuleDict()
-        # In tuples: float parameters and a compiled function are no part of the file.
-        self._execution = (Execution(traced.graph, session, self.layers, root),)
-        self._expect_sizes = (torch.jit.script(expect_sizes),)
-        self.limits = traced.limits
-
-    @property
-    def overflowing(self) -> list[str]:
-        """Layers whose products can exceed 16 bits."""
-        return self._execution[0].overflowing
-
-    def forward(self, *args: Any) -> Any:
-        """Check the inputs, and run the graph."""
-        leaves, structure = tree_flatten(args)
-        for index, limits in enumerate(self.limits):
-            if limits is not None:
-                expected = f"input {index} of sizes {limits.text}"
-                bounds = (list(limits.low), list(limits.high), expected)
-                leaves[index] = self._expect_sizes[0](leaves[index], *bounds)
-        return self._execution[0].run(*tree_unflatten(leaves, structure))
-
-
-def _script(runner: _Runner, values: tuple[Any, ...]) -> Any:
-    try:
-        return torch.jit.trace(runner.eval(), values, check_trace=False, strict=False)
-    except RuntimeError as error:
-        raise tracing_failed(error) from error
-
-
-def check_outputs(outputs: Any, layer: str) -> None:
-    """Raise on outputs that TorchScript has no type for.
-
-    Args:
-        outputs: what the model returned.
-        layer: name of the model.
-
-    Raises:
-        ExportError: on anything but tensors, tuples, and lists and dicts of one type.
-
-    Example:
-        >>> check_outputs((torch.ones(1), None), "Net")
-        Traceback (most recent call last):
-        brevitas.export.common.spec.ExportError: the model returns (Tensor, None): a file returns
-        tensors, tuples of them, and lists and dicts of one type; return a tuple. Layer: Net
-    """
-    if not _has_type(outputs):
-        raise ExportError(
-            f"the model returns {_kind(outputs)}: a file returns tensors, tuples of them, and "
-            f"lists and dicts of one type; return a tuple. Layer: {layer}"
-        )
-
-
-def _has_type(outputs: Any) -> bool:
-    if isinstance(outputs, Tensor):
-        return True
-    if isinstance(outputs, tuple):
-        return all(map(_has_type, outputs))
-    if isinstance(outputs, (list, dict)):
-        items = list(outputs.values()) if isinstance(outputs, dict) else outputs
-        return all(map(_has_type, items)) and len(set(map(_kind, items))) == 1
-    return False
-
-
-def _kind(outputs: Any) -> str:
-    """Describe the structure of outputs."""
-    if outputs is None:
-        return "None"
-    if isinstance(outputs, dict):
-        inner = ", ".join(f"{name!r}: {_kind(item)}" for name, item in outputs.items())
-        return f"{{{inner}}}"
-    if isinstance(outputs, (tuple, list)):
-        inner = ", ".join(map(_kind, outputs))
-        return f"({inner})" if isinstance(outputs, tuple) else f"[{inner}]"
-    return type(outputs).__name__
 
 
 def _check_device(module: nn.Module) -> None:
@@ -221,14 +120,3 @@ def _check_device(module: nn.Module) -> None:
             f"device={devices.pop()}: PyTorch's quantized operators run on the CPU; call "
             f"model.cpu() first. Layer: {type(module).__name__}"
         )
-
-
-@contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Keep back that TorchScript and quantized tensors are deprecated, and the tracer's notes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        tracer: Any = torch.jit
-        warnings.filterwarnings("ignore", category=tracer.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")
-        yield

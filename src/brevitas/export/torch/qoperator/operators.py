@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brevitas.export.torch.recording import sliced
+
 __all__ = [
     "CLAMPS",
     "CONVOLUTIONS",
     "JOINING",
     "LAYERS",
-    "RECORDING",
-    "SIZES",
     "SPLITTING",
     "TRANSPOSED",
     "is_padding_with_zeros",
@@ -25,12 +24,6 @@ __all__ = [
 ]
 
 aten = torch.ops.aten
-
-
-def _slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
-    """Slice as Python does, which TorchScript records with sizes that depend on an input."""
-    index = [slice(None)] * (dim % x.dim()) + [slice(start, end, step)]
-    return x[tuple(index)]
 
 
 # Operators that move values without changing them, or keep the largest.
@@ -53,7 +46,7 @@ _MOVING: dict[Any, Callable[..., Tensor]] = {
     aten.repeat.default: torch.Tensor.repeat,
     aten.reshape.default: torch.reshape,
     aten.select.int: torch.select,
-    aten.slice.Tensor: _slice,
+    aten.slice.Tensor: sliced,
     aten.squeeze.default: torch.squeeze,
     aten.squeeze.dim: torch.squeeze,
     aten.squeeze.dims: torch.squeeze,
@@ -81,49 +74,9 @@ SPLITTING: dict[Any, Callable[..., Sequence[Tensor]]] = {
     aten.unbind.int: torch.unbind,
 }
 
-# Sizes that depend on the input, and the arithmetic on them.
-SIZES: dict[Any, Callable[..., Any]] = {
-    aten.sym_size.int: torch.Tensor.size,
-    **{
-        function: function
-        for function in (
-            operator.add,
-            operator.floordiv,
-            operator.mod,
-            operator.mul,
-            operator.neg,
-            operator.sub,
-            operator.truediv,
-        )
-    },
-}
-
 JOINING: dict[Any, Callable[..., Tensor]] = {
     aten.add.Tensor: torch.ops.quantized.add,
     aten.mul.Tensor: torch.ops.quantized.mul,
-}
-
-# TorchScript records the sizes that these read, as methods and functions of Python: it has sizes as
-# tensors meanwhile, which operators called by name take for constants.
-RECORDING: dict[Any, Callable[..., Any]] = {
-    aten.arange.default: torch.arange,
-    aten.arange.start: torch.arange,
-    aten.arange.start_step: torch.arange,
-    aten.full.default: torch.full,
-    aten.new_ones.default: torch.Tensor.new_ones,
-    aten.new_zeros.default: torch.Tensor.new_zeros,
-    aten.ones.default: torch.ones,
-    aten.zeros.default: torch.zeros,
-    aten.expand.default: torch.Tensor.expand,
-    aten.repeat.default: torch.Tensor.repeat,
-    aten.reshape.default: torch.reshape,
-    aten.slice.Tensor: _slice,
-    aten._unsafe_view.default: torch.reshape,
-    aten.view.default: torch.reshape,
-    aten.add.Tensor: torch.add,
-    aten.div.Tensor: torch.div,
-    aten.mul.Tensor: torch.mul,
-    aten.sub.Tensor: torch.sub,
 }
 
 CONVOLUTIONS = {

@@ -85,7 +85,7 @@ class Waiting:
         tensor = value.tensor
         for function in self.tail:
             tensor = function(tensor)
-        return Quantized(value.grid, tensor)
+        return Quantized(value.grid.padded() if self.is_padded else value.grid, tensor)
 
     def real(self, reader: str) -> Tensor:
         """Compute the real values, or raise ExportError where they are not to be."""

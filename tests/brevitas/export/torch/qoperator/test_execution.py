@@ -130,6 +130,36 @@ def test_zeros_around_values_are_clamped_too() -> None:
         export_torch_qop(model.eval(), torch.randn(2, 2, 6))
 
 
+class ConstantScale(Int8ActPerTensorFloat):
+    """Steps of 1/16, on which limits of clamps lie exactly."""
+
+    scaling_impl_type = "const"
+    restrict_scaling_type = "fp"
+    scaling_init = 8.0
+
+
+BORDER, CLAMP = nn.ZeroPad1d(1), nn.Hardtanh(0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (CLAMP, BORDER, CLAMP),
+        (QuantConv1d(2, 4, 3, **INPUT), CLAMP, BORDER, QuantIdentity(ConstantScale), CLAMP),
+        (QuantConv1d(2, 4, 3, **INPUT), CLAMP, QuantIdentity(ConstantScale), BORDER, CLAMP),
+    ],
+    ids=["values", "a layer", "a quantized layer"],
+)
+def test_zeros_around_clamped_values_are_clamped_again(layers: tuple[nn.Module, ...]) -> None:
+    model = nn.Sequential(QuantIdentity(ConstantScale), *layers)
+    x = torch.randn(2, 2, 6)
+    model(x)
+    traced = export_torch_qop(model.eval(), x)
+    border = traced(x)[..., [0, -1]]
+    assert torch.equal(border, torch.full_like(border, 0.5))
+    assert torch.equal(model(x)[..., [0, -1]], border)
+
+
 class Reweighted(nn.Module):
     """A quantized weight that something else than a layer of this library reads."""
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from brevitas.export.torch.qoperator.operators import (
     CLAMPS,
-    RECORDING,
     SPLITTING,
     is_padding_with_zeros,
     moving,
 )
+from brevitas.export.torch.recording import RECORDING
 
 pytestmark = pytest.mark.filterwarnings(
     # 2026-11: PyTorch deprecates quantized tensors.

@@ -92,15 +92,14 @@ def limit(builder: Builder, source: Integers, low: float, high: float) -> Intege
 def move(builder: Builder, source: Integers, node: Any) -> Integers:
     """Write a node that moves values so that it moves integers."""
     inputs = [source.name, *node.input[1:]]
-    low, high = source.low, source.high
     if node.op_type == "Pad":
         # In the modes that repeat values, the value to pad with is read by nobody.
         zero = builder.add_constant(source.zero_point, f"{source.proxy}.zero_point")
         inputs = [source.name, node.input[1], zero, *node.input[3:]]
-        low, high = min(low, int(source.zero_point)), max(high, int(source.zero_point))
+        source = source.padded()
     output = builder.unique(f"{node.output[0]}.integers")
     builder.add(node.op_type, inputs, (output,), source.proxy, node.attribute)
-    return replace(source, name=output, low=low, high=high)
+    return replace(source, name=output)
 
 
 def split(builder: Builder, source: Integers, node: Any) -> list[Integers]:

@@ -22,6 +22,7 @@ from brevitas.export.common.integers import (
     needs_output,
 )
 from brevitas.export.common.spec import ExportError
+from brevitas.export.onnx.standard.function import MOVING
 from brevitas.export.onnx.standard.qoperator._builder import Builder, captured_names
 from brevitas.export.onnx.standard.qoperator._pending import (
     Pending,
@@ -34,25 +35,6 @@ from brevitas.export.onnx.standard.qoperator._pending import (
 __all__ = ["fuse"]
 
 _STANDARD = ("", "ai.onnx")
-
-# Operators that move values without changing them, or keep the largest: they act on the integers
-# as they do on the real values.
-_MOVING = (
-    "Expand",
-    "Flatten",
-    "Gather",
-    "GatherND",
-    "Identity",
-    "MaxPool",
-    "Pad",
-    "Reshape",
-    "Resize",
-    "Slice",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
 
 # Operators whose weight is to be integers, if it is quantized; these read it or their input first.
 _LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
@@ -100,7 +82,7 @@ class Fusion:
         self.pending: dict[str, Pending] = {}
         self.weights: dict[str, Integers] = {}
         self._real: set[str] = set()
-        moving: dict[str, Callable[[Any], bool]] = dict.fromkeys(_MOVING, self._move)
+        moving: dict[str, Callable[[Any], bool]] = dict.fromkeys(MOVING, self._move)
         self._rules: dict[str, Callable[[Any], bool]] = moving | {
             "Add": self._add,
             "Clip": self._clip,

@@ -100,3 +100,12 @@ def test_an_activation_that_rounds_to_nearest_once_trained() -> None:
     exported = export_onnx_qcdq(model, x)
     assert operators(exported)[0] == "QuantizeLinear"
     assert torch.equal(run_onnxruntime(exported, x), model(x))
+
+
+def test_real_values_in_float64_are_refused_by_name() -> None:
+    pytest.importorskip("onnxscript")
+    model = torch.nn.Sequential(QuantIdentity(), QuantLinear(4, 3)).double()
+    x = torch.randn(8, 4, dtype=torch.float64)
+    model(x)
+    with pytest.raises(ExportError, match=r"float64.*model\.float\(\).*Layer: 0\.act_quant$"):
+        export_onnx_qcdq(model.eval(), x)

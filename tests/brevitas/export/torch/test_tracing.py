@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.export.common.spec import ExportError
-from brevitas.export.torch.qoperator.tracing import trace_open
+from brevitas.export.torch.tracing import trace_open
 
 aten = torch.ops.aten
 

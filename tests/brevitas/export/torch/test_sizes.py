@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brevitas.export.torch.qoperator.sizes import (
+from brevitas.export.torch.sizes import (
     Limits,
     expect_sizes,
     fixed_symbols,

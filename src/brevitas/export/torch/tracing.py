@@ -13,11 +13,16 @@ import torch.fx.experimental._config as tracing_config
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from brevitas.export.common.examples import copied, run_example
 from brevitas.export.common.failures import expect_no_state, tracing_failed
-from brevitas.export.torch.qoperator.operators import RECORDING, SIZES
-from brevitas.export.torch.qoperator.sizes import Limits, fixed_symbols, limits_of
+from brevitas.export.common.inputs import plain_signature, plain_values
+from brevitas.export.common.session import ExportSession
+from brevitas.export.manager import BaseManager, export_mode
+from brevitas.export.onnx.handler import joins
+from brevitas.export.torch.recording import RECORDING, SIZES
+from brevitas.export.torch.sizes import Limits, fixed_symbols, limits_of
 
-__all__ = ["Traced", "trace_open"]
+__all__ = ["Traced", "trace_model", "trace_open"]
 
 # Nodes by which torch.export states what it assumed; nothing of a model depends on them.
 _ASSERTIONS = (
@@ -51,6 +56,30 @@ class _Positional(nn.Module):
         return self.module(*args)
 
 
+def trace_model(
+    manager: type[BaseManager], module: nn.Module, inputs: tuple[Any, ...], session: ExportSession
+) -> Traced:
+    """Run a model on its example with real values, and trace it.
+
+    Args:
+        manager: the export target.
+        module: the model.
+        inputs: example inputs.
+        session: the export under way.
+
+    Returns:
+        The traced model, from plain values to plain values.
+
+    Raises:
+        ExportError: where the format cannot represent the model.
+    """
+    values = plain_values(inputs)
+    with plain_signature(module, inputs), export_mode(manager, module, joins(session)):
+        run_example(module, values, session.restart)
+        session.restart()
+        return trace_open(module, values)
+
+
 def trace_open(module: nn.Module, values: tuple[Any, ...]) -> Traced:
     """Trace a model for inputs of any size, as far as it takes any.
 
@@ -68,22 +97,23 @@ def trace_open(module: nn.Module, values: tuple[Any, ...]) -> Traced:
         with _with_open_ones(), warnings.catch_warnings():
             # 2026-11: PyTorch says so of its own programs when it copies them.
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            sizes = tree_map(_open_sizes, values)
+            inputs = copied(values)
+            sizes = tree_map(_open_sizes, inputs)
             wrapped = _Positional(module)
-            program = torch.export.export(wrapped, values, dynamic_shapes=(sizes,), strict=False)
+            program = torch.export.export(wrapped, inputs, dynamic_shapes=(sizes,), strict=False)
             # Without operators that change a tensor in place: quantized copies would not follow.
             program = program.run_decompositions({})
     except Exception as error:
         raise tracing_failed(error) from error
     expect_no_state(program, type(module).__name__, prefix="module.")
     graph = _cleaned(program.module(check_guards=False))
-    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    stand_ins = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
     fixed = fixed_symbols(graph.graph, {*RECORDING, *SIZES})
     limits = [
         limits_of(example, traced, fixed, program.range_constraints)
         if isinstance(example, Tensor)
         else None
-        for example, traced in zip(tree_leaves(values), inputs, strict=True)
+        for example, traced in zip(tree_leaves(values), stand_ins, strict=True)
     ]
     return Traced(graph, limits)
 
