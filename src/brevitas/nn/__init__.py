@@ -16,6 +16,8 @@ from brevitas.nn.quant_convtranspose import (
     QuantConvTranspose3d,
 )
 from brevitas.nn.quant_linear import QuantLinear
+from brevitas.nn.quant_mha import QuantMultiheadAttention
+from brevitas.nn.quant_sdpa import QuantScaledDotProductAttention, ScaledDotProductAttention
 
 __all__ = [
     "ClampQuantAccumulator",
@@ -28,9 +30,12 @@ __all__ = [
     "QuantHardTanh",
     "QuantIdentity",
     "QuantLinear",
+    "QuantMultiheadAttention",
     "QuantReLU",
+    "QuantScaledDotProductAttention",
     "QuantSigmoid",
     "QuantTanh",
+    "ScaledDotProductAttention",
     "TruncAdaptiveAvgPool2d",
     "TruncAvgPool2d",
     "TruncQuantAccumulator",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +23,10 @@ __all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin"]
 # Keywords that mean something to every quantizer, so that no proxy has to read them.
 _COMMON_KEYWORDS = frozenset({"device", "dtype"})
 
+# The report of the layer that a layer under construction is a part of, and the prefix of the
+# keywords that this part was given.
+_WHOLE: ContextVar[tuple[KeywordReport, str] | None] = ContextVar("whole", default=None)
+
 
 class KeywordReport:
     """Collects which of a layer's keywords its quantizers read, and warns about the others.
@@ -34,6 +41,35 @@ class KeywordReport:
         self.kwargs = kwargs
         self.known: dict[str, set[str]] = {}
         self.disabled: dict[str, str] = {}
+        self.taken: set[str] = set()
+
+    @contextmanager
+    def part(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """Build a layer that is a part of this one, from the keywords that start with a prefix.
+
+        Inside the block, layers report what they read to this report in place of warning, so that
+        the message names the keyword as the user wrote it.
+
+        Args:
+            prefix: start of the keywords that are for the part.
+
+        Yields:
+            These keywords, without the prefix.
+        """
+        token = _WHOLE.set((self, prefix))
+        try:
+            yield filter_kwargs(prefix, self.kwargs)
+        finally:
+            _WHOLE.reset(token)
+
+    def _add_part(self, prefix: str, part: KeywordReport) -> None:
+        for inner, names in part.known.items():
+            self.add(prefix + inner, names)
+        for inner, reason in part.disabled.items():
+            # The quantizer of an activation has no prefix of its own.
+            self.add_disabled(prefix + inner, prefix + (reason if inner else _unprefixed(reason)))
+        given = filter_kwargs(prefix, self.kwargs)
+        self.taken |= {prefix + name for name in given if name not in part.kwargs}
 
     def add(self, prefix: str, names: set[str]) -> None:
         """Record the names that the quantizer behind ``prefix`` reads or declares."""
@@ -45,6 +81,10 @@ class KeywordReport:
 
     def warn_unused(self) -> None:
         """Warn once for each keyword that no quantizer reads, with the nearest valid name."""
+        whole = _WHOLE.get()
+        if whole is not None:
+            whole[0]._add_part(whole[1], self)
+            return
         for key, given in self.kwargs.items():
             if not self._is_read(key):
                 layer = type(self.layer).__name__
@@ -56,7 +96,7 @@ class KeywordReport:
                 )
 
     def _is_read(self, key: str) -> bool:
-        return any(
+        return key in self.taken or any(
             key.startswith(prefix) and key[len(prefix) :] in names | _COMMON_KEYWORDS
             for prefix, names in self.known.items()
         )
@@ -68,6 +108,11 @@ class KeywordReport:
         valid = {prefix + name for prefix, names in self.known.items() for name in names}
         matches = get_close_matches(key, sorted(valid), n=1, cutoff=0.6)
         return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _unprefixed(reason: str) -> str:
+    """Drop the start of a quantizer's name: ``act_quant is None`` to ``quant is None``."""
+    return reason.partition("_")[2]
 
 
 def _levels_to_caller() -> int:
