@@ -61,10 +61,10 @@ def attend_heads(
         The output with its heads merged, laid out as the call says, and the weights or None.
     """
     layout = call.layout
-    query, keys, values = projected
-    query = layout.split(plain(query))
-    keys = _with_extra(_heads(call.static_k, keys, layout), call.bias_k, call)
-    values = _with_extra(_heads(call.static_v, values, layout), call.bias_v, call)
+    query, keys, values = (plain(x) for x in projected)
+    query = layout.split(query)
+    keys = layout.split(_with_extra(_static_or(keys, call.static_k, layout), call.bias_k, call))
+    values = layout.split(_with_extra(_static_or(values, call.static_v, layout), call.bias_v, call))
     extra = (call.bias_k is not None) + call.add_zero_attn
     if not (call.need_weights or attention.quantizes_attention):
         plainly_causal = call.is_causal and call.key_padding_mask is None and not extra
@@ -77,25 +77,25 @@ def attend_heads(
     query, keys, values = (x.flatten(0, 1) for x in (query, keys, values))
     scale = query.shape[-1] ** -0.5
     output, weights = attention.attend(query, keys, values, mask, scale, call.dropout_p)
-    output = layout.merge(output.unflatten(0, (-1, layout.num_heads)))
+    output = layout.merge(layout.unfold(output))
     return output, _returned_weights(weights, call) if call.need_weights else None
 
 
-def _heads(static: Tensor | None, projected: Any, layout: HeadLayout) -> Tensor:
-    if static is not None:
-        return static.unflatten(0, (-1, layout.num_heads))
-    return layout.split(plain(projected))
+def _static_or(projected: Tensor, static: Tensor | None, layout: HeadLayout) -> Tensor:
+    """Return what replaces the projected keys or values, laid out as these."""
+    return projected if static is None else layout.merge(layout.unfold(static))
 
 
-def _with_extra(heads: Tensor, bias: Tensor | None, call: AttentionCall) -> Tensor:
-    """Add the learned row and the zero row behind the keys or values of all heads."""
-    rows = [heads]
+def _with_extra(x: Tensor, bias: Tensor | None, call: AttentionCall) -> Tensor:
+    """Put the learned row and the row of zeros behind all keys or values."""
+    dim = call.layout.sequence_dim
+    row = x.narrow(dim, 0, 1)
+    rows = [x]
     if bias is not None:
-        row = bias.to(heads.dtype).unflatten(-1, (call.layout.num_heads, -1)).transpose(1, 2)
-        rows.append(row.expand(heads.shape[0], -1, -1, -1))
+        rows.append(bias.to(x.dtype).reshape(-1).expand_as(row))
     if call.add_zero_attn:
-        rows.append(torch.zeros_like(heads[:, :, :1]))
-    return torch.cat(rows, dim=2) if len(rows) > 1 else heads
+        rows.append(torch.zeros_like(row))
+    return torch.cat(rows, dim=dim) if len(rows) > 1 else x
 
 
 def _mask(call: AttentionCall, query: Tensor, keys: Tensor, extra: int) -> Tensor | None:
@@ -111,6 +111,6 @@ def _mask(call: AttentionCall, query: Tensor, keys: Tensor, extra: int) -> Tenso
 
 
 def _returned_weights(weights: Tensor, call: AttentionCall) -> Tensor:
-    weights = weights.unflatten(0, (-1, call.layout.num_heads))
+    weights = call.layout.unfold(weights)
     weights = weights.mean(dim=1) if call.average_attn_weights else weights
     return weights if call.layout.is_batched else weights.squeeze(0)

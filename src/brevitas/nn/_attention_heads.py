@@ -37,6 +37,10 @@ class HeadLayout(NamedTuple):
             return heads.transpose(0, 1).unsqueeze(0)
         return heads.transpose(1, 2) if self.batch_first else heads.permute(1, 2, 0, 3)
 
+    def unfold(self, x: Any) -> Any:
+        """Give batch and heads a dimension each where they share the first one."""
+        return x.reshape(-1, self.num_heads, *x.shape[1:])
+
     def merge(self, heads: Any) -> Any:
         """Undo ``split``; takes quant tensors as well."""
         if not self.is_batched:
