@@ -21,7 +21,7 @@ ANSWERS_HERE = {
     ("QuantConvTranspose2d", "per_elem_ops"): 36,
     ("disabled input_quant of QuantConv2d", "is_proxy_compiled"): False,
 }
-PENDING_LAYERS = {"QuantLSTM", "QuantMultiheadAttention"}
+PENDING_LAYERS = {"QuantLSTM"}
 
 
 def _linear() -> torch.nn.Module:
@@ -43,6 +43,7 @@ BUILD = {
     "QuantEmbedding": lambda: qnn.QuantEmbedding(5, 4),
     "QuantIdentity": qnn.QuantIdentity,
     "QuantReLU": qnn.QuantReLU,
+    "QuantMultiheadAttention": lambda: qnn.QuantMultiheadAttention(4, 2),
 }
 PROXIES = {
     "weight_quant of QuantLinear (WeightQuantProxyFromInjector)": lambda: _linear().weight_quant,

@@ -44,6 +44,8 @@ def _fact(entry: str) -> dict[str, Any]:
 
 
 def _default_text(default: Any) -> str:
+    if inspect.isfunction(default):
+        return f"{default.__module__}.{default.__name__}"
     return default.__name__ if isinstance(default, type) else repr(default)
 
 

@@ -54,7 +54,7 @@ def test_keys_and_shapes(name, space):
     assert frozen == set(case.get("frozen", []))
     values = {**dict(layer.named_parameters()), **layer.state_dict()}
     for key, expected in case.get("init_values", {}).items():
-        # Printed as decimal numbers: float32 has 7 digits.
+        # Printed as decimal numbers, one after the other: float32 has 7 digits.
         actual = values[key].detach().double()
         recorded = torch.tensor(expected, dtype=torch.float64).reshape(actual.shape)
         torch.testing.assert_close(actual, recorded, rtol=1e-6, atol=1e-9)

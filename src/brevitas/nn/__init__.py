@@ -21,8 +21,10 @@ from brevitas.nn.quant_convtranspose import (
 from brevitas.nn.quant_eltwise import QuantCat, QuantEltwiseAdd
 from brevitas.nn.quant_embedding import QuantEmbedding
 from brevitas.nn.quant_linear import QuantLinear
+from brevitas.nn.quant_mha import QuantMultiheadAttention
 from brevitas.nn.quant_passthrough import QuantDropout, QuantMaxPool1d, QuantMaxPool2d
 from brevitas.nn.quant_scale_bias import QuantScaleBias, ScaleBias
+from brevitas.nn.quant_sdpa import QuantScaledDotProductAttention, ScaledDotProductAttention
 from brevitas.nn.quant_upsample import (
     QuantUpsample,
     QuantUpsamplingBilinear2d,
@@ -56,14 +58,17 @@ __all__ = [
     "QuantLinear",
     "QuantMaxPool1d",
     "QuantMaxPool2d",
+    "QuantMultiheadAttention",
     "QuantReLU",
     "QuantScaleBias",
+    "QuantScaledDotProductAttention",
     "QuantSigmoid",
     "QuantTanh",
     "QuantUpsample",
     "QuantUpsamplingBilinear2d",
     "QuantUpsamplingNearest2d",
     "ScaleBias",
+    "ScaledDotProductAttention",
     "TruncAdaptiveAvgPool2d",
     "TruncAvgPool2d",
     "TruncQuantAccumulator",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +23,10 @@ __all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin"]
 # Keywords that mean something to every quantizer, so that no proxy has to read them.
 _COMMON_KEYWORDS = frozenset({"device", "dtype"})
 
+# The report of the layer that a layer under construction is a part of, and the prefix of the
+# keywords that this part was given.
+_WHOLE: ContextVar[tuple[KeywordReport, str] | None] = ContextVar("whole", default=None)
+
 
 class KeywordReport:
     """Collects which of a layer's keywords its quantizers read, and warns about the others.
@@ -34,6 +41,48 @@ class KeywordReport:
         self.kwargs = kwargs
         self.known: dict[str, set[str]] = {}
         self.disabled: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self._whole = _WHOLE.get()
+
+    @contextmanager
+    def part(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """Build a layer that is a part of this one, from the keywords that start with a prefix.
+
+        Inside the block, layers report what they read to this report in place of warning, so that
+        the message names the keyword as the user wrote it.
+
+        Args:
+            prefix: start of the keywords that are for the part.
+
+        Yields:
+            These keywords, without the prefix.
+        """
+        token = _WHOLE.set((self, prefix))
+        try:
+            yield filter_kwargs(prefix, self.kwargs)
+        finally:
+            _WHOLE.reset(token)
+
+    def _add_part(self, prefix: str, part: KeywordReport) -> None:
+        for inner, names in part.known.items():
+            self.add(prefix + inner, names)
+        for inner, reason in part.disabled.items():
+            self.add_disabled(prefix + inner, reason)
+        given = filter_kwargs(prefix, self.kwargs)
+        self.taken |= {prefix + name for name in given if name not in part.kwargs}
+
+    def as_given(self, name: str) -> str:
+        """Return the keyword of the user that stands for ``name``, where the layer is a part."""
+        if self._whole is None:
+            return name
+        whole, prefix = self._whole
+        # The quantizer of an activation has no prefix of its own among the keywords.
+        return whole.as_given(prefix + name.removeprefix("act_"))
+
+    @property
+    def layer_name(self) -> str:
+        """Class of the layer that the user builds."""
+        return type(self.layer).__name__ if self._whole is None else self._whole[0].layer_name
 
     def add(self, prefix: str, names: set[str]) -> None:
         """Record the names that the quantizer behind ``prefix`` reads or declares."""
@@ -45,18 +94,21 @@ class KeywordReport:
 
     def warn_unused(self) -> None:
         """Warn once for each keyword that no quantizer reads, with the nearest valid name."""
+        if self._whole is not None:
+            whole, prefix = self._whole
+            whole._add_part(prefix, self)
+            return
         for key, given in self.kwargs.items():
             if not self._is_read(key):
-                layer = type(self.layer).__name__
                 warnings.warn(
-                    f"{layer}: keyword {key}={given!r} is read by none of its quantizers."
+                    f"{self.layer_name}: keyword {key}={given!r} is read by none of its quantizers."
                     f"{self._hint(key)}",
                     UserWarning,
                     stacklevel=levels_to_caller(),
                 )
 
     def _is_read(self, key: str) -> bool:
-        return any(
+        return key in self.taken or any(
             key.startswith(prefix) and key[len(prefix) :] in names | _COMMON_KEYWORDS
             for prefix, names in self.known.items()
         )
@@ -116,20 +168,21 @@ class QuantProxyMixin:
         name = proxy_prefix + "quant"
         if quant is None:
             quant = none_quant_injector
-            report.add_disabled(kwargs_prefix, f"{name} is None")
+            report.add_disabled(kwargs_prefix, f"{report.as_given(name)} is None")
         if isinstance(quant, InjectorMeta):
             proxy = self._build_proxy(quant, name, kwargs_prefix, report, proxy_base, extra)
         elif _is_proxy(quant):
             if isinstance(quant, QuantProxyFromInjector):
-                self._check_kind(type(quant), f"a shared {type(quant).__name__}", name, proxy_base)
+                given = f"{report.as_given(name)}=a shared {type(quant).__name__}"
+                self._check_kind(type(quant), given, report, proxy_base)
             quant.add_tracked_module(self)  # pyright: ignore[reportArgumentType]
             proxy = quant
-            report.add_disabled(kwargs_prefix, f"{name} is shared")
+            report.add_disabled(kwargs_prefix, f"{report.as_given(name)} is shared")
         else:
             raise TypeError(
-                f"{name}={quant!r}: expected a quantizer class (e.g. "
+                f"{report.as_given(name)}={quant!r}: expected a quantizer class (e.g. "
                 f"brevitas.quant.Int8WeightPerTensorFloat), a proxy to share (other_layer.{name}), "
-                f"or None. Layer: {type(self).__name__}"
+                f"or None. Layer: {report.layer_name}"
             )
         setattr(self, name, proxy)
 
@@ -147,19 +200,24 @@ class QuantProxyMixin:
         proxy_class = injector.proxy_class
         is_ours = isinstance(proxy_class, type) and issubclass(proxy_class, QuantProxyFromInjector)
         if is_ours:
-            self._check_kind(proxy_class, quant.__name__, name, proxy_base)
-        with record_reads(reads), _naming(self, kwargs_prefix):
+            given = f"{report.as_given(name)}={quant.__name__}"
+            self._check_kind(proxy_class, given, report, proxy_base)
+        with record_reads(reads), _naming(report, kwargs_prefix):
             proxy = proxy_class(self, injector)  # pyright: ignore[reportArgumentType]
         report.add(kwargs_prefix, reads | declared_names(quant))
         return proxy
 
     def _check_kind(
-        self, proxy_class: type, given: str, name: str, proxy_base: type[QuantProxyFromInjector]
+        self,
+        proxy_class: type,
+        given: str,
+        report: KeywordReport,
+        proxy_base: type[QuantProxyFromInjector],
     ) -> None:
         if not issubclass(proxy_class, proxy_base):
             raise TypeError(
-                f"{name}={given}: its proxy is {proxy_class.__name__}, expected a quantizer "
-                f"whose proxy is a {proxy_base.__name__}. Layer: {type(self).__name__}"
+                f"{given}: its proxy is {proxy_class.__name__}, expected a quantizer "
+                f"whose proxy is a {proxy_base.__name__}. Layer: {report.layer_name}"
             )
 
 
@@ -170,20 +228,23 @@ def _is_proxy(quant: Any) -> bool:
 class _naming:
     """Adds the keyword's prefix and the layer to an error about one of its quantizers."""
 
-    def __init__(self, layer: Any, prefix: str) -> None:
-        self.layer = layer
-        self.prefix = prefix
+    def __init__(self, report: KeywordReport, prefix: str) -> None:
+        self.layer = report.layer_name
+        self.prefix = report.as_given(prefix)
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
-        layer = type(self.layer).__name__
         if kind in (ValueError, TypeError):
-            raise kind(f"{self.prefix}{error} Layer: {layer}").with_traceback(traceback) from error
+            raise kind(f"{self.prefix}{error} Layer: {self.layer}").with_traceback(
+                traceback
+            ) from error
         if kind is not None and issubclass(kind, DependencyError):
             keyword = f" (keywords of this quantizer: {self.prefix}...)" if self.prefix else ""
-            raise kind(f"{error}\nLayer: {layer}{keyword}").with_traceback(traceback) from error
+            raise kind(f"{error}\nLayer: {self.layer}{keyword}").with_traceback(
+                traceback
+            ) from error
 
 
 class QuantLayerMixin(ExportMixin, LayerProtocol):
