@@ -383,9 +383,14 @@ class TestEveryLayer:
 @pytest.mark.parametrize("name", WEIGHTED)
 class TestEveryLayerWithAWeight:
     def test_reset_parameters(self, name):
-        layer = build(name)
+        layer, fresh = trained(name), build(name)
         torch.manual_seed(3)
         layer.reset_parameters()
+        torch.manual_seed(3)
+        fresh.reset_parameters()
+        learned = dict(fresh.weight_quant.named_parameters())
+        for key, parameter in layer.weight_quant.named_parameters():
+            assert torch.equal(parameter, learned[key])
         torch.manual_seed(3)
         twin = LAYERS[name].twin(*LAYERS[name].arguments)
         assert torch.equal(layer.weight, twin.weight)

@@ -64,6 +64,11 @@ class QuantWeightMixin(QuantProxyMixin):
         parts = subtensor_slice_list
         return quantized[tuple(slice(*part) if part else slice(None) for part in parts)]
 
+    def reset_parameters(self) -> None:
+        """Draw new parameters; the quantizer's learned values start anew with them."""
+        super().reset_parameters()  # type: ignore[misc]
+        self.restart_quantizer("weight", "weight")
+
     def register_parameter(self, name: str, value: nn.Parameter | None) -> None:
         """Register a parameter; a new weight starts its quantizer's learned values anew."""
         super().register_parameter(name, value)  # type: ignore[misc]
@@ -96,6 +101,11 @@ class QuantBiasMixin(QuantProxyMixin):
                 only inside a forward pass, or afterwards with ``cache_inference_bias=True``.
         """
         return None if self.bias is None else self.bias_quant(self.bias)
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters; the quantizer's learned values start anew with them."""
+        super().reset_parameters()  # type: ignore[misc]
+        self.restart_quantizer("bias", "bias")
 
     def register_parameter(self, name: str, value: nn.Parameter | None) -> None:
         """Register a parameter; a new bias starts its quantizer's learned values anew."""
