@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "brevitas.proxy.runtime_quant:AccQuantProxyProtocol": "one protocol for all proxies",
     "brevitas.proxy.runtime_quant:ActQuantProxyProtocol": "one protocol for all proxies",
     "brevitas.proxy.runtime_quant:TruncQuantProxyFromInjector": "takes what every proxy takes",
+    "brevitas.quant_tensor.base_quant_tensor:FloatMixin": "QuantTensor itself has these methods",
     "brevitas.quant_tensor.base_quant_tensor:IntMixin": "QuantTensor itself has these methods",
     "brevitas.quant_tensor.base_quant_tensor:QuantTensor": "takes what torch.Tensor's method takes",
     "brevitas.proxy.quant_proxy:QuantProxyFromInjector": "is_groupwise is an instance attribute",

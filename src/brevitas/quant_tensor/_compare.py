@@ -24,6 +24,12 @@ def is_script_traced() -> bool:
     return not torch.compiler.is_compiling() and torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
+def flag_tensor(flag: bool) -> Tensor:
+    """A flag as a 0-d bool tensor on the host, made by an operation that every tracer records."""
+    make = torch.ones if flag else torch.zeros
+    return make((), dtype=torch.bool)
+
+
 def assert_on_device(condition: Tensor, message: str) -> None:
     """Raise where the graph or the device queue reaches this point, if `condition` is false."""
     torch._assert_async(condition, message)  # pyright: ignore[reportPrivateImportUsage]

@@ -20,6 +20,7 @@ from brevitas.quant_tensor._compare import (
     known_zero,
     require_equal,
 )
+from brevitas.quant_tensor._group_mixin import GroupMixin
 
 # Largest distance of `value / scale + zero_point` from an integer at which it still counts as
 # that integer, by the dtype of the value.
@@ -32,7 +33,7 @@ TOLERANCE: dict[torch.dtype, float] = {
 # Devices without float64 arithmetic.
 SINGLE_PRECISION_DEVICES = ("mps",)
 
-_SHARE_QUANTIZER = (
+SHARE_QUANTIZER = (
     "Requantize both operands with one shared quantizer, or use `.value` to go on in float."
 )
 _NOT_VALID = "IntQuantTensor not valid."
@@ -67,13 +68,31 @@ def _limited(integers: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def is_affine_int(x: Any) -> bool:
-    """Whether `x` is an affine integer tensor, of which the operands of a rule may be any."""
-    return isinstance(x, IntMixin)
+    """Whether `x` is an affine integer tensor without groups; operands of a rule may be any."""
+    return isinstance(x, IntMixin) and not isinstance(x, GroupMixin)
 
 
 def known_no_zero_point(x: Any) -> bool | None:
     """Whether the zero point is zero: by construction, by its value, or None if not known."""
     return True if x._has_zero_point is False else known_zero(x.zero_point)
+
+
+def check_while_not_training(first: Any, second: Any, name: str, headline: str) -> bool | None:
+    """Raise a RuntimeError if a field differs outside training; True in training."""
+    if first.training or second.training:
+        return True
+    field, other = getattr(first, name), getattr(second, name)
+    require_equal(field, other, headline, SHARE_QUANTIZER, False)
+    return None
+
+
+def check_sign_same(first: Any, second: Any) -> None:
+    """Raise a RuntimeError if one is signed and the other is not."""
+    if first.signed != second.signed:
+        raise RuntimeError(
+            f"Signs are different: signed={first.signed} and signed={second.signed}. "
+            f"{SHARE_QUANTIZER}"
+        )
 
 
 class IntMixin:
@@ -202,30 +221,21 @@ class IntMixin:
 
     def check_scaling_factors_same(self, other: Any) -> bool | None:
         """Raise a RuntimeError if scales differ outside training; True in training."""
-        if self.training or other.training:
-            return True
-        headline = "Scaling factors are different"
-        require_equal(self.scale, other.scale, headline, _SHARE_QUANTIZER, False)
-        return None
+        return check_while_not_training(self, other, "scale", "Scaling factors are different")
 
     def check_zero_points_same(self, other: Any) -> bool | None:
         """Raise a RuntimeError if zero points differ outside training; True in training."""
-        if self.training or other.training:
-            return True
-        headline = "Zero points are different"
-        require_equal(self.zero_point, other.zero_point, headline, _SHARE_QUANTIZER, False)
-        return None
+        return check_while_not_training(self, other, "zero_point", "Zero points are different")
 
     def check_bit_width_same(self, other: Any) -> None:
         """Raise a RuntimeError if bit widths differ."""
         in_step = self.training or other.training
         headline = "Bit widths are different"
-        require_equal(self.bit_width, other.bit_width, headline, _SHARE_QUANTIZER, in_step)
+        require_equal(self.bit_width, other.bit_width, headline, SHARE_QUANTIZER, in_step)
+
+    def _check_format_same(self, other: Any) -> None:
+        self.check_bit_width_same(other)
 
     def check_sign_same(self, other: Any) -> None:
         """Raise a RuntimeError if one is signed and the other is not."""
-        if self.signed != other.signed:
-            raise RuntimeError(
-                f"Signs are different: signed={self.signed} and signed={other.signed}. "
-                f"{_SHARE_QUANTIZER}"
-            )
+        check_sign_same(self, other)

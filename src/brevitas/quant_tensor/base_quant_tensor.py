@@ -5,17 +5,30 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
+from brevitas.quant_tensor._broadcast_fields import is_per_tensor
+from brevitas.quant_tensor._compare import flag_tensor, is_script_traced
+from brevitas.quant_tensor._field_tuples import (
+    FloatQuantTensorBase,
+    GroupwiseFloatQuantTensorBase,
+    GroupwisIntQuantTensorBase,
+    IntQuantTensorBase,
+)
+from brevitas.quant_tensor._float_mixin import FloatMixin
 from brevitas.quant_tensor._int_mixin import TOLERANCE, IntMixin
 from brevitas.quant_tensor._tensor_interface import answer_as_tensor
 
 __all__ = [
     "TOLERANCE",
+    "FloatMixin",
+    "FloatQuantTensorBase",
+    "GroupwisIntQuantTensorBase",
+    "GroupwiseFloatQuantTensorBase",
     "IntMixin",
     "IntQuantTensorBase",
     "QuantTensor",
@@ -23,17 +36,6 @@ __all__ = [
 ]
 
 Self = TypeVar("Self", bound="QuantTensor")
-
-
-class IntQuantTensorBase(NamedTuple):
-    """The fields of an affine integer tensor, without behaviour."""
-
-    value: Tensor
-    scale: Tensor
-    zero_point: Tensor
-    bit_width: Tensor
-    signed_t: Tensor
-    training_t: Tensor
 
 
 class FieldName(str):
@@ -68,15 +70,31 @@ class QuantTensor:
     _default_class: ClassVar[type[QuantTensor] | None] = None
     # Functions of torch with a rule of their own for this kind of tensor.
     _function_handlers: ClassVar[tuple[dict[Any, Any], ...]] = ()
-    # Tensor fields; those that broadcast against `value`; flags that are Python booleans.
+    # Tensor fields, the value first; those that broadcast against it; flags, Python booleans.
     _tensor_fields: ClassVar[tuple[str, ...]] = ("value",)
     _broadcast_fields: ClassVar[tuple[str, ...]] = ()
     _fields: ClassVar[tuple[str, ...]] = ()
     _flags: ClassVar[tuple[str, ...]] = ("signed", "training")
+    # What follows from them: names of the constructor's arguments, in the order of `_fields`;
+    # names and positions of the flags; what is no tensor.
+    _argument_names: ClassVar[tuple[str, ...]] = ()
+    _flag_positions: ClassVar[tuple[tuple[str, int], ...]] = ()
+    _constants: ClassVar[tuple[str, ...]] = ()
 
     value: Tensor
     signed: bool
     training: bool
+    # False where the zero point is zero by construction: a constant of a traced graph.
+    _has_zero_point: bool | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = tuple(str(name).removesuffix("_t") for name in cls._fields)
+        cls._argument_names = names
+        cls._flag_positions = tuple(
+            (name, names.index(name)) for name in cls._flags if name in names
+        )
+        cls._constants = tuple(name for name in names if name not in cls._tensor_fields)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> QuantTensor:
         if cls is QuantTensor and cls._default_class is not None:
@@ -113,8 +131,7 @@ class QuantTensor:
         )
 
     def _constructor_arguments(self) -> dict[str, Any]:
-        names = (*self._tensor_fields, *self._flags)
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._argument_names}
 
     def set(self: Self, **kwargs: Any) -> Self:
         """Copy with some fields replaced.
@@ -135,11 +152,68 @@ class QuantTensor:
                 accepted = ", ".join(arguments)
                 raise ValueError(f"Got unexpected field names: {[name]}. Accepted: {accepted}.")
             arguments[key] = field
-        return type(self)(**arguments)
+        result = type(self)(*arguments.values())
+        if not any(name.startswith("zero_point") for name in kwargs):
+            object.__setattr__(result, "_has_zero_point", self._has_zero_point)
+        return result
 
-    def _derive(self: Self, value: Tensor, **fields: Tensor) -> Self:
-        """`set` without checks, for the rules of torch functions."""
-        return self.set(value=value, **fields)
+    @classmethod
+    def _build(cls: type[Self], items: tuple[Any, ...], has_zero_point: bool | None) -> Self:
+        """Build a record without a check, from fields as it keeps them.
+
+        Args:
+            items: Its fields in order; flags are booleans.
+            has_zero_point: False where the zero point is zero by construction, None if not known.
+        """
+        stored = items
+        if is_script_traced():
+            # TorchScript returns tensors only, and only those that the trace has made.
+            stored = tuple(flag_tensor(x) if isinstance(x, bool) else x for x in items)
+        self = tuple.__new__(cls, stored)  # pyright: ignore[reportArgumentType]
+        # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
+        # is a tensor, whereas a flag has to be a constant of the graph.
+        for name, position in cls._flag_positions:
+            object.__setattr__(self, name, items[position])
+        object.__setattr__(self, "_has_zero_point", has_zero_point)
+        return self
+
+    def _derive(self: Self, value: Any, **fields: Any) -> Self:
+        """`set` without checks, for the rules of torch functions; the value as it is stored.
+
+        Args:
+            value: The value.
+            **fields: Other fields, and `has_zero_point`.
+        """
+        has_zero_point = fields.pop("has_zero_point", self._has_zero_point)
+        fields[self._tensor_fields[0]] = value
+        items = [fields[n] if n in fields else getattr(self, n) for n in self._argument_names]
+        return self._build(tuple(items), has_zero_point)
+
+    def _around(self: Self, value: Tensor, **fields: Any) -> Self:
+        """`_derive` from a value in the shape of the tensor."""
+        return self._derive(value, **fields)
+
+    def _fits(self, value: Tensor) -> bool:
+        """Whether scale and zero point belong to the same dimensions of a value as before."""
+        names = self._broadcast_fields
+        return all(_field_fits(getattr(self, name), value, self.value) for name in names)
+
+    def _context(self) -> tuple[Any, ...]:
+        """What is no tensor, for PyTorch's transforms, which compare it."""
+        return tuple([getattr(self, name) for name in self._constants])
+
+    @classmethod
+    def _from_context(cls, made: dict[str, Any]) -> dict[str, Any]:
+        """Fields by name, from tensors and a context."""
+        return made
+
+    def _without_value(self: Self) -> Self:
+        """The metadata alone."""
+        return self._derive(None)
+
+    def _map_value(self: Self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The record around `change` of the value as it is stored."""
+        return self._derive(change(getattr(self, self._tensor_fields[0])))
 
     def _replace(self: Self, **kwargs: Any) -> Self:
         return self.set(**kwargs)
@@ -217,33 +291,41 @@ class QuantTensor:
 
     def contiguous(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Copy whose value is contiguous in memory."""
-        return self.set(value=self.value.contiguous(*args, **kwargs))
+        return self._map_value(lambda value: value.contiguous(*args, **kwargs))
 
     def clone(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Copy with its own value."""
-        return self.set(value=self.value.clone(*args, **kwargs))
+        return self._map_value(lambda value: value.clone(*args, **kwargs))
 
-    def _with_value(self: Self, value: Tensor) -> Self:
-        """The record around a value that was cast or moved: a dtype is for the value only."""
-        if value.device == self.value.device:
-            return self.set(value=value)
-        moved = {name: getattr(self, name).to(value.device) for name in self._tensor_fields[1:]}
-        return self.set(value=value, **moved)
+    def _with_value(self: Self, cast: Callable[[Tensor], Tensor]) -> Self:
+        """The record around a value that is cast or moved: a dtype is for the value only."""
+        first, *others = self._tensor_fields
+        before: Tensor = getattr(self, first)
+        value = cast(before)
+        if value.device == before.device:
+            return self.set(**{first: value})
+        moved = {name: getattr(self, name).to(value.device) for name in others}
+        return self.set(**{first: value}, **moved)
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move and cast as `torch.Tensor.to`; a dtype is applied to `value` alone.
 
         The scale stays in its dtype: rounding it to half precision would change every integer.
         """
-        return self._with_value(self.value.to(*args, **kwargs))
+        return self._with_value(lambda value: value.to(*args, **kwargs))
 
     def cuda(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move all fields to an accelerator."""
-        return self._with_value(self.value.cuda(*args, **kwargs))
+        return self._with_value(lambda value: value.cuda(*args, **kwargs))
 
     def cpu(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Move all fields to the host."""
-        return self._with_value(self.value.cpu(*args, **kwargs))
+        return self._with_value(lambda value: value.cpu(*args, **kwargs))
+
+    @staticmethod
+    def cat(tensors: Any, dim: int = 0, out: None = None) -> Any:
+        """Concatenate as `torch.cat` does."""
+        return torch.cat(list(tensors), dim, out=out)
 
     def half(self: Self) -> Self:
         """Cast `value` to float16."""
@@ -262,10 +344,12 @@ class QuantTensor:
         return self.to(torch.float64)
 
 
-def flag_tensor(flag: bool) -> Tensor:
-    """A flag as a 0-d bool tensor on the host, made by an operation that every tracer records."""
-    make = torch.ones if flag else torch.zeros
-    return make((), dtype=torch.bool)
+def _field_fits(field: Tensor, value: Tensor, before: Tensor) -> bool:
+    if field.dim() == 0 or is_per_tensor(field):
+        return True
+    same_rank = value.dim() == before.dim()
+    aligned = zip(reversed(field.shape), reversed(value.shape), strict=False)
+    return same_rank and all(size in (1, extent) for size, extent in aligned)
 
 
 def _plain(field: Any) -> Any:

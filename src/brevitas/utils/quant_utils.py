@@ -1,50 +1,130 @@
-"""What a proxy remembers of a quantized tensor. Layer: utils (L0)."""
+"""What is known about quantized tensors by their fields alone. Layer: utils (L0)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["_CachedIO"]
+Field = TypeVar("Field")
+
+__all__ = [
+    "_CachedIO",
+    "_CachedIOFloat",
+    "_CachedIOGroupwiseFloat",
+    "_CachedIOGroupwiseInt",
+    "groupwise_dequant_expand",
+]
+
+
+def groupwise_dequant_expand(
+    value_: Tensor,
+    scale_: Tensor,
+    zero_point_: Tensor,
+    group_dim: int,
+    dequant_shape: Sequence[int],
+    expand_metadata: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring values in groups, and what belongs to the groups, into the shape of the tensor.
+
+    Args:
+        value_: `[.., groups, group_size, ..]`.
+        scale_: As the value, with size 1 where it is shared; or one number.
+        zero_point_: As the scale.
+        group_dim: Dimension along which the groups run, of the tensor without groups.
+        dequant_shape: Shape of the tensor; smaller than the groups where the last was filled up.
+        expand_metadata: Bring scale and zero point into the shape, too, unless they are one
+            number.
+
+    Returns:
+        Value, scale and zero point.
+
+    Example:
+        >>> value, scale, _ = groupwise_dequant_expand(
+        ...     torch.arange(4.0).reshape(2, 2), torch.tensor([[1.0], [2.0]]), torch.zeros(()), 0,
+        ...     (3,))
+        >>> value, scale
+        (tensor([0., 1., 2.]), tensor([1., 1., 2.]))
+    """
+    dim = group_dim % len(dequant_shape)
+    value = merge_groups(value_, dim, dequant_shape[dim])
+    if not expand_metadata:
+        return value, scale_, zero_point_
+
+    def expand(field: Tensor) -> Tensor:
+        if field.numel() == 1:
+            return field
+        return merge_groups(field.expand(value_.shape), dim, dequant_shape[dim])
+
+    return value, expand(scale_), expand(zero_point_)
+
+
+def merge_groups(grouped: Tensor, dim: int, size: int) -> Tensor:
+    """Make one dimension of groups and what is in them, without what fills up the last group.
+
+    Args:
+        grouped: `[.., groups, group_size, ..]`.
+        dim: Dimension of the groups.
+        size: Size of the dimension that comes of it.
+
+    Example:
+        >>> merge_groups(torch.arange(4.0).reshape(2, 2), 0, 3)
+        tensor([0., 1., 2.])
+    """
+    merged = grouped.flatten(dim, dim + 1)
+    return merged if merged.shape[dim] == size else merged.narrow(dim, 0, size)
+
+
+class _Kept(Generic[Field]):
+    """A field of the tensor that a cache keeps, by the name it has there."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, cached: Any, owner: type | None = None) -> Field:
+        return getattr(cached.quant_tensor, self.name)
 
 
 class _CachedIO:
     """A quantized tensor kept for later, with or without its values.
 
     Args:
-        quant_tensor: the integer quant tensor to keep, detached.
-        metadata_only: keep scale, zero point and bit width but not the values.
+        quant_tensor: the quant tensor to keep, detached.
+        metadata_only: keep scale, zero point and the like but not the values.
     """
 
     def __init__(self, quant_tensor: Any, metadata_only: bool) -> None:
-        self.shape: torch.Size = quant_tensor.value.shape
+        self.shape: torch.Size = quant_tensor.shape
         self.metadata_only = metadata_only
         detached = quant_tensor.detach()
-        self.quant_tensor = detached.set(value=None) if metadata_only else detached
+        self.quant_tensor = detached._without_value() if metadata_only else detached
 
-    @property
-    def scale(self) -> Tensor:
-        """Real value of one integer step."""
-        return self.quant_tensor.scale
+    scale = _Kept[Tensor]()
+    zero_point = _Kept[Tensor]()
+    bit_width = _Kept[Tensor]()
+    signed = _Kept[bool]()
+    training = _Kept[bool]()
 
-    @property
-    def zero_point(self) -> Tensor:
-        """Integer that stands for zero."""
-        return self.quant_tensor.zero_point
 
-    @property
-    def bit_width(self) -> Tensor:
-        """Bits of the integers."""
-        return self.quant_tensor.bit_width
+class _CachedIOFloat(_CachedIO):
+    """A minifloat tensor kept for later; see `_CachedIO`."""
 
-    @property
-    def signed(self) -> bool:
-        """True for signed integers."""
-        return self.quant_tensor.signed
+    exponent_bit_width = _Kept[Tensor]()
+    mantissa_bit_width = _Kept[Tensor]()
+    exponent_bias = _Kept[Tensor]()
+    saturating = _Kept[bool]()
+    inf_values = _Kept[tuple[str, ...] | None]()
+    nan_values = _Kept[tuple[str, ...] | None]()
 
-    @property
-    def training(self) -> bool:
-        """True when the tensor was made in training."""
-        return self.quant_tensor.training
+
+class _CachedIOGroupwiseInt(_CachedIO):
+    """An affine integer tensor in groups kept for later; see `_CachedIO`."""
+
+    group_size = _Kept[int]()
+    group_dim = _Kept[int]()
+
+
+class _CachedIOGroupwiseFloat(_CachedIOFloat, _CachedIOGroupwiseInt):
+    """A minifloat tensor in groups kept for later; see `_CachedIO`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import doctest
-import math
 import pickle
 
 import pytest
@@ -214,10 +213,3 @@ def test_function_transforms():
     assert torch.equal(torch.vmap(lambda row: row + row)(q).value, 2 * x)
     gradient = torch.func.grad(lambda t: residual(quantize(t[None, None])).sum())(x)
     assert gradient.shape == x.shape
-
-
-@pytest.mark.parametrize("number", [0.2, 0.0, -1e-30, 3, 2**40 + 1, math.inf, 1 / 3])
-def test_a_number_becomes_its_nearest_float32(number):
-    field = module.as_field(number, torch.ones(1))
-    assert torch.equal(field, torch.tensor(float(number), dtype=torch.float32))
-    assert module._nearest_float32(number) == field.item()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from brevitas.ops.fake_quant import needs_autograd
 from brevitas.quant_tensor._compare import require
-from brevitas.quant_tensor._int_arithmetic import in_step
+from brevitas.quant_tensor._record import as_field
+from brevitas.quant_tensor._shared_arithmetic import in_step
 from brevitas.quant_tensor.exact._integer_range import (
     Field,
     IntegerRange,
@@ -25,7 +26,7 @@ from brevitas.quant_tensor.exact._operand import Operand, require_exact
 from brevitas.quant_tensor.exact._overflow import OVERFLOWS
 from brevitas.quant_tensor.exact._settings import Settings
 from brevitas.quant_tensor.exact._straight_through import straight_through
-from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor, as_field
+from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor
 from brevitas.utils.torch_utils import widened
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from brevitas.ops.fake_quant import ROUNDING_MODES
 from brevitas.quant_tensor._compare import require, require_equal
-from brevitas.quant_tensor._int_arithmetic import concatenated_field, has_zero_point, in_step
+from brevitas.quant_tensor._record import as_field, check_fields
+from brevitas.quant_tensor._shared_arithmetic import concatenated_field, has_zero_point, in_step
 from brevitas.quant_tensor.exact._integer_range import (
     Field,
     IntegerRange,
@@ -28,7 +29,7 @@ from brevitas.quant_tensor.exact._integer_range import (
 from brevitas.quant_tensor.exact._operand import Operand, known_zero_point, read_operand
 from brevitas.quant_tensor.exact._result import Outcome, to_register
 from brevitas.quant_tensor.exact._settings import EXACT_BITS, Options, Settings
-from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor, as_field, check_fields
+from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
