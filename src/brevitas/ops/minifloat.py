@@ -10,6 +10,7 @@ It saves ``x`` and ``scale`` for the backward pass and recomputes the rest there
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +52,12 @@ class MinifloatPlan:
     above: float | None = None
     below: float | None = None
 
+    def range_in(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Smallest and largest finite value; infinite where the dtype ends before the format."""
+        if self.upper <= torch.finfo(dtype).max:
+            return self.lower, self.upper
+        return (-inf if self.lower else 0.0), inf
+
 
 class _Rounded(NamedTuple):
     """Values in units of the scale, and what they are rounded to with the whole exponent range."""
@@ -88,9 +95,9 @@ def overflow_to(x: Tensor, beyond: Tensor, code: float | None) -> Tensor:
 
 def _limited(value: Tensor, plan: MinifloatPlan) -> Tensor:
     """Apply the limits of the range, without writing to ``value``."""
-    limited = value.clamp(plan.lower, plan.upper)
-    limited = overflow_to(limited, value > plan.upper, plan.above)
-    return overflow_to(limited, value < plan.lower, plan.below)
+    lower, upper = plan.range_in(value.dtype)
+    limited = overflow_to(value.clamp(lower, upper), value > upper, plan.above)
+    return overflow_to(limited, value < lower, plan.below)
 
 
 def to_minifloat(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:
@@ -106,12 +113,12 @@ def to_minifloat(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:
 
     Example:
         >>> plan = MinifloatPlan(mantissa_bit_width=3, smallest_step=-9, lower=-480, upper=480)
-        >>> to_minifloat(torch.tensor([0.3, 17.0, -900.0]), torch.tensor(1.0), plan)
-        tensor([   0.3125,   16.0000, -480.0000])
+        >>> to_minifloat(torch.tensor([17.0, 20.1, -900.0]), torch.tensor(1.0), plan)
+        tensor([  16.,   20., -480.])
     """
     value = _round(x, scale, plan).value
     if plan.above is None and plan.below is None:
-        return value.clamp_(plan.lower, plan.upper)
+        return value.clamp_(*plan.range_in(value.dtype))
     return _limited(value, plan)
 
 

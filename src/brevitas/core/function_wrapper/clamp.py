@@ -215,8 +215,9 @@ def as_limit(
     """
     if max_available_float is None:
         return None
-    number = float(max_available_float)
-    return StatelessBuffer(number, dtype or torch.get_default_dtype(), device)
+    dtype, number = dtype or torch.get_default_dtype(), float(max_available_float)
+    is_held = number <= torch.finfo(dtype).max
+    return StatelessBuffer(number if is_held else inf, dtype, device)
 
 
 def available_float(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.bit_width.float import (
+    ComputeMaxMantissa,
     MantissaBitWidthConst,
     StaticExponentBias,
     StaticMaxMantissa,
@@ -35,18 +36,20 @@ _CONSTANT_OF: dict[type[nn.Module], str] = {
     StaticExponentBias: "exponent_bias",
     StaticMaxMantissa: "compute_max_mantissa",
 }
-_FORMAT = (
-    "exponent_bit_width_impl",
-    "mantissa_bit_width_impl",
-    "exponent_bias_impl",
-    "compute_max_mantissa",
-)
+_FORMAT = ("exponent_bit_width_impl", "mantissa_bit_width_impl", "exponent_bias_impl")
 
 
 def _constant(part: nn.Module) -> float | None:
     """The number that a part holds, None where it is not ours or may change."""
     name = _CONSTANT_OF.get(type(part))
     return None if name is None else number_of(part._modules.get(name))
+
+
+def _max_mantissa(part: Any, mantissa_bit_width: float | None) -> float | None:
+    """The largest significand, None where the part is not ours or may change."""
+    if type(part) is not ComputeMaxMantissa or part.max_mantissa_round_impl is not None:
+        return _constant(part)
+    return None if mantissa_bit_width is None else 2.0 - 2.0**-mantissa_bit_width
 
 
 def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
@@ -65,11 +68,12 @@ def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
         return None
     passes = CLAMP_PASSES_GRADIENT.get(type(clamp.tensor_clamp_impl))
     numbers = [_constant(parts[name]) for name in _FORMAT]
+    numbers.append(_max_mantissa(parts["compute_max_mantissa"], numbers[1]))
     available = clamp._modules.get("max_available_float")
     limit = None if available is None else number_of(available)
     if passes is None or None in numbers or (available is not None and limit is None):
         return None
-    format_parts = (parts[name] for name in _FORMAT)
+    format_parts = (parts[name] for name in (*_FORMAT, "compute_max_mantissa"))
     if not are_plain(parts["float_to_int_impl"], clamp, clamp.tensor_clamp_impl, *format_parts):
         return None
     codes = (clamp.signed, clamp.above, clamp.below)

@@ -1,4 +1,4 @@
-"""Minifloat quantizers: small floating-point formats, with a scale around them. Layer: core (L3)."""
+"""Minifloat quantizers that find their own scale. Layer: core (L3)."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class FloatQuant(nn.Module):
         ...     mantissa_bit_width_impl=BitWidthConst(3),
         ...     exponent_bias_impl=StaticExponentBias(7),
         ...     float_clamp_impl=FloatClamp(TensorClamp(), True, max_available_float=448.0))
-        >>> e4m3(torch.tensor([0.3, 17.0, -900.0]))[0]
-        tensor([   0.3125,   16.0000, -448.0000])
+        >>> e4m3(torch.tensor([17.0, 20.1, -900.0]))[0]
+        tensor([  16.,   20., -448.])
 
     Reference: Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
     """
