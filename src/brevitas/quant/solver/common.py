@@ -282,8 +282,18 @@ class SolveStats(ExtendedInjector):
     def scaling_stats_input_view_shape_impl(
         scaling_stats_op: Any = None, scaling_per_output: Any = None
     ) -> Any:
-        by_channel = _reduces_each_channel(scaling_stats_op, scaling_per_output)
-        return OverOutputChannelView if by_channel else OverTensorView
+        return _stats_view(scaling_stats_op, scaling_per_output)
+
+    @value
+    def inner_stats_input_view_shape_impl(
+        scaling_stats_op: Any = None, scaling_per_output: Any = None
+    ) -> Any:
+        # A searched statistic is given the tensor as it is and reduces this view of it.
+        return _stats_view(scaling_stats_op, scaling_per_output)
+
+    @value
+    def keepdim(scaling_per_output: Any = None) -> bool:
+        return scaling_per_output is ScalingPerOutputType.GROUP
 
     @value
     def permute_dims(scaling_stats_permute_dims: Any = None) -> Any:
@@ -293,6 +303,11 @@ class SolveStats(ExtendedInjector):
 def _reduces_each_channel(scaling_stats_op: Any, scaling_per_output: Any) -> bool:
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
     return op is StatsOp.MAX_AVE or scaling_per_output is ScalingPerOutputType.CHANNEL
+
+
+def _stats_view(scaling_stats_op: Any, scaling_per_output: Any) -> type[nn.Module]:
+    by_channel = _reduces_each_channel(scaling_stats_op, scaling_per_output)
+    return OverOutputChannelView if by_channel else OverTensorView
 
 
 class SolveIntQuant(ExtendedInjector):
