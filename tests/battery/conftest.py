@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
-from brevitas.core.quant import _sign, int_base
+from brevitas.core.quant import _float_plan, _sign, int_base
 from brevitas.core.quant import int as rescaling
 
 
@@ -26,4 +26,6 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (rescaling, int_base):
         monkeypatch.setattr(module, "fake_quant", counting(module.fake_quant, module.__name__))
     monkeypatch.setattr(_sign, "sign_quant", counting(_sign.sign_quant, _sign.__name__))
+    minifloat = counting(_float_plan.minifloat_quant, _float_plan.__name__)
+    monkeypatch.setattr(_float_plan, "minifloat_quant", minifloat)
     return calls

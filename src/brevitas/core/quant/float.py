@@ -97,6 +97,13 @@ class FloatQuant(nn.Module):
         super().__init__()
         if scaling_impl is None:
             scaling_impl = ConstScaling(torch.ones(1), dtype=dtype, device=device)
+        check_parts(
+            exponent_bit_width_impl=exponent_bit_width_impl,
+            mantissa_bit_width_impl=mantissa_bit_width_impl,
+            exponent_bias_impl=exponent_bias_impl,
+            float_clamp_impl=float_clamp_impl,
+            scaling_impl=scaling_impl,
+        )
         self.float_to_int_impl = float_to_int_impl or RoundSte()
         self.exponent_bias_impl = exponent_bias_impl
         self.exponent_bit_width_impl = exponent_bit_width_impl
@@ -108,7 +115,6 @@ class FloatQuant(nn.Module):
         self.float_clamp_impl = float_clamp_impl
         self.compute_max_mantissa = compute_max_mantissa or ComputeMaxMantissa()
         self.signed = signed
-        check_parts(**{name: part for name, part in self._modules.items() if part is not None})
 
     @property
     def is_fused(self) -> bool:
