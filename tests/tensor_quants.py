@@ -159,12 +159,15 @@ def gradients(
 
 def called_parts(row: Row, change: Change, names: list[str]) -> list[str]:
     """Which of the named parts are called in one step of a changed quantizer."""
-    tensor_quant, called = row.build(), []
+    tensor_quant, called, handles = row.build(), [], []
     change(tensor_quant)
     for name in names:
         part = tensor_quant.get_submodule(name)
-        part.register_forward_pre_hook(lambda *arguments, name=name: called.append(name))
+        hook = part.register_forward_pre_hook(lambda *arguments, name=name: called.append(name))
+        handles.append(hook)
     run(tensor_quant, row.data())
+    for handle in handles:  # a part may be shared with other quantizers
+        handle.remove()
     return called
 
 
