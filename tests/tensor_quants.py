@@ -59,6 +59,12 @@ class Row:
         return declared.scaling_impl_type is ScalingImplType.CONST
 
     @property
+    def has_real_zero_point(self) -> bool:
+        """Whether the zero point is declared to be no integer."""
+        declared = self.quantizer
+        return "quantize_zero_point" in declared and not declared.quantize_zero_point
+
+    @property
     def bits(self) -> int:
         """The declared number of bits."""
         return self.quantizer.let(**self.extra).bit_width

@@ -9,9 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.bit_width.float import (
     ComputeMaxMantissa,
@@ -20,12 +19,11 @@ from brevitas.core.bit_width.float import (
     StaticMaxMantissa,
 )
 from brevitas.core.function_wrapper.clamp import FloatClamp
-from brevitas.core.quant._fused import number_of, value_in_region
+from brevitas.core.quant._fused import number_of
 from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT, ROUNDING, are_plain
-from brevitas.ops.minifloat import MinifloatPlan, minifloat_quant
-from brevitas.ops.region import Program, can_run_region
+from brevitas.ops.minifloat import MinifloatPlan
 
-__all__ = ["fused_minifloat", "minifloat_plan"]
+__all__ = ["minifloat_plan"]
 
 #: Parts that hold one number of the format -> the name under which they hold it.
 _CONSTANT_OF: dict[type[nn.Module], str] = {
@@ -95,22 +93,3 @@ def _largest(exponent_bit_width: float, max_mantissa: float, bias: float, limit:
     # Beyond the range of float64, which has no larger power.
     largest = max_mantissa * 2.0**exponent if exponent < 1024 else inf
     return largest if limit is None else min(largest, limit)
-
-
-def fused_minifloat(plan: MinifloatPlan, x: Tensor, scale: Tensor) -> Tensor:
-    """Quantize in one operation, compiled where asked for.
-
-    Args:
-        plan: the format, and how values are rounded and limited to it.
-        x: real values.
-        scale: real value of 1.
-    """
-    if config.JIT_ENABLED and can_run_region(x):
-        value = value_in_region(plan, lambda: _program(plan), x, scale)
-        if value is not None:
-            return value
-    return minifloat_quant(x, scale, plan)
-
-
-def _program(plan: MinifloatPlan) -> Program:
-    return lambda x, scale: (minifloat_quant(x, scale, plan),)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from brevitas import config
 from brevitas.core.bit_width import BitWidthParameter, BitWidthStatefulConst
 from brevitas.core.bit_width.float import (
     ComputeExponentBias,
@@ -23,7 +22,7 @@ from brevitas.core.function_wrapper import (
     StochasticRoundSte,
     TensorClampSte,
 )
-from brevitas.core.quant._float_plan import fused_minifloat, minifloat_plan
+from brevitas.core.quant._float_plan import minifloat_plan
 from brevitas.core.quant.float import FloatQuant
 from brevitas.core.scaling import RoundMidMaxSte
 from brevitas.ops.minifloat import MinifloatPlan
@@ -88,22 +87,3 @@ def test_both_ways_to_state_the_largest_significand_fuse() -> None:
     computed = minifloat_plan(Format(4, 3, 7, None).build())
     static = Format(4, 3, 7, None).build(compute_max_mantissa=StaticMaxMantissa(3))
     assert computed == minifloat_plan(static) and computed.upper == 480.0
-
-
-@pytest.mark.parametrize("fmt", [E4M3, E5M2], ids=str)
-def test_compiled_equals_eager(fmt: Format) -> None:
-    plan, weight = minifloat_plan(fmt.build()), torch.linspace(-1.0, 2.0, 240).reshape(4, 60)
-    results = []
-    for compiled in (False, True):
-        generator = torch.Generator().manual_seed(0)
-        x = (torch.randn(4, 60, generator=generator) * 20).requires_grad_()
-        scale = torch.tensor([[0.1], [0.3], [7.0], [1e-3]], requires_grad=True)
-        with config.overrides(JIT_ENABLED=compiled):
-            value = fused_minifloat(plan, x, scale)
-        (value.clamp(-1e6, 1e6) * weight).sum().backward()
-        results.append((value, x.grad, scale.grad))
-    (value, to_x, to_scale), (other, other_x, other_scale) = results
-    assert torch.equal(value, other)
-    torch.testing.assert_close(other_x, to_x, rtol=1e-6, atol=0)
-    # Sums of 60 terms of up to twice the largest number.
-    torch.testing.assert_close(other_scale, to_scale, rtol=1e-5, atol=1e-6 * 60, equal_nan=True)

@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from brevitas import config
 from brevitas.core.bit_width import BitWidthParameter
 from brevitas.core.bit_width.float import ComputeExponentBias, ComputeMaxMantissa
 from brevitas.core.function_wrapper import FloatClamp, FloorSte, RoundSte, TensorClamp
@@ -153,3 +155,33 @@ def test_a_rounding_of_choice() -> None:
         -18.0,
         16.0,
     ]
+
+
+class Given(nn.Module):
+    """A scale that is given."""
+
+    def __init__(self, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor, threshold: torch.Tensor | None = None) -> torch.Tensor:
+        return self.scale
+
+
+@pytest.mark.parametrize("fmt", [E4M3, ML_DTYPES["float8_e5m2"]], ids=str)
+def test_compiled_equals_eager(fmt: Format) -> None:
+    weight = torch.linspace(-1.0, 2.0, 240).reshape(4, 60)
+    results = []
+    for compiled in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        x = (torch.randn(4, 60, generator=generator) * 20).requires_grad_()
+        scale = torch.tensor([[0.1], [0.3], [7.0], [1e-3]], requires_grad=True)
+        with config.overrides(JIT_ENABLED=compiled):
+            value = fmt.build(scaling_impl=Given(scale))(x)[0]
+        (value.clamp(-1e6, 1e6) * weight).sum().backward()
+        results.append((value, x.grad, scale.grad))
+    (value, to_x, to_scale), (other, other_x, other_scale) = results
+    assert torch.equal(value, other)
+    torch.testing.assert_close(other_x, to_x, rtol=1e-6, atol=0)
+    # Sums of 60 terms of up to twice the largest number.
+    torch.testing.assert_close(other_scale, to_scale, rtol=1e-5, atol=1e-6 * 60, equal_nan=True)
