@@ -97,9 +97,7 @@ class MSE(SearchedStatistic):
         )
         if mse_search_method not in _SEARCHES:
             accepted = ", ".join(map(repr, _SEARCHES))
-            raise ValueError(
-                f"mse_search_method={mse_search_method!r}: expected one of {accepted}."
-            )
+            raise ValueError(f"mse_search_method={mse_search_method!r}: expected one of {accepted}.")
         fewest = 4 if bipolar_search else 2
         if not isinstance(mse_iters, int) or isinstance(mse_iters, bool) or mse_iters < fewest:
             raise ValueError(f"mse_iters={mse_iters!r}: expected an int >= {fewest}.")
@@ -121,9 +119,12 @@ class MSE(SearchedStatistic):
 
     def mse_search(self, x: Tensor) -> Tensor:
         """Return the candidate of least squared error."""
-        init = widened(self.start(x))
-        base = self.mse_base_op(init)
-        low, high = torch.minimum(init, base), torch.maximum(init, base)
+        return self.search_from(self.start(x), x)
+
+    def search_from(self, start: Tensor, x: Tensor) -> Tensor:
+        """Return the candidate of least squared error, from ``start`` to its base."""
+        base = self.mse_base_op(start)
+        low, high = torch.minimum(start, base), torch.maximum(start, base)
         search = _SEARCHES[self.mse_search_method]
 
         def loss(candidate: Tensor) -> Tensor:
@@ -134,7 +135,3 @@ class MSE(SearchedStatistic):
         best, best_loss = search(low, high, loss, self.mse_iters // 2)
         negative, negative_loss = search(-high, -low, loss, self.mse_iters // 2)
         return torch.where(negative_loss < best_loss, negative, best)
-
-    def search(self, x: Tensor) -> Tensor:
-        """Return the candidate of least squared error."""
-        return self.mse_search(x)
