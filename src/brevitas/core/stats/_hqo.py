@@ -87,6 +87,8 @@ class _HalfQuadraticOptimizer(SearchedStatistic):
 
     def parameter_search(self, xl: Tensor, x: Tensor) -> Tensor:
         """Return the best statistic that is found from the start ``xl``."""
+        if x.is_meta:
+            return xl
         best = candidate = xl
         beta, checked = self.beta, _steps_between_checks(x)
         shown = widened(self.quantizer.apply_input_view(x))
