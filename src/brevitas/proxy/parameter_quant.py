@@ -359,6 +359,7 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     """
 
     parameter_name = "bias"
+    cache_class: type[_CachedIO] = _CachedIO
 
     def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
         super().__init__(quant_layer, quant_injector)
@@ -392,6 +393,28 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         kept = self._kept_bias(self.tracked_parameter_list[0])
         return None if kept is None else getattr(kept, attr)
 
+    def _retrieve(self, attribute: str, **default: Any) -> Any:
+        if not self.is_quant_enabled:
+            return None
+        bias = self.tracked_parameter_list[0]
+        kept = self._kept_bias(bias)
+        if kept is None and self.requires_input_scale and default:
+            return default["unknown"]
+        return getattr(self(bias) if kept is None else kept, attribute)
+
+    def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> Any:
+        """Return the quant tensor of what the tensor quantizer returned."""
+        raise NotImplementedError(f"{type(self).__name__} does not create quant tensors.")
+
+    def _quant_bias(self, x: Tensor, out: tuple[Any, ...]) -> Any:
+        """Make a quant tensor of the bias ``x``, and keep it for later where that is asked for."""
+        quant_bias = self.create_quant_tensor(out)
+        keeps = self.cache_inference_quant_bias and not self.training
+        if keeps and self._is_tracked(x) and self._kept_bias(x) is None:
+            new = self.cache_class(quant_bias, self.cache_inference_quant_bias_metadata_only)
+            self._cached_bias = (self._cached_bias or KeptParameters()).keeping(x, new)
+        return quant_bias
+
 
 class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
     """A bias quantized to integers: ``proxy(bias, input, weight) -> IntQuantTensor``."""
@@ -408,14 +431,9 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         """Bits of the integers."""
         return self._retrieve("bit_width")
 
-    def _retrieve(self, attribute: str, **default: Any) -> Any:
-        if not self.is_quant_enabled:
-            return None
-        bias = self.tracked_parameter_list[0]
-        kept = self._kept_bias(bias)
-        if kept is None and self.requires_input_scale and default:
-            return default["unknown"]
-        return getattr(self(bias) if kept is None else kept, attribute)
+    def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> IntQuantTensor:
+        """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
+        return self.int_quant_tensor(qt_args)
 
     def quant_output_scale_impl(
         self, input: IntQuantTensor, weight: IntQuantTensor, module: Any
@@ -455,9 +473,4 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
                 summary = f"{type(layer).__name__}({layer.extra_repr()})"
                 raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
             out = quantize(x, scale)
-        quant_bias = self.int_quant_tensor(out)
-        keeps = self.cache_inference_quant_bias and not self.training and cached is None
-        if keeps and self._is_tracked(x):
-            new = _CachedIO(quant_bias, self.cache_inference_quant_bias_metadata_only)
-            self._cached_bias = (self._cached_bias or KeptParameters()).keeping(x, new)
-        return quant_bias
+        return self._quant_bias(x, out)

@@ -25,6 +25,7 @@ __all__ = [
     "ActQuantProxyProtocol",
     "ClampQuantProxyFromInjector",
     "DynamicActQuantProxyFromInjector",
+    "DynamicGridMixin",
     "FusedActivationQuantProxy",
     "TruncQuantProxyFromInjector",
 ]
@@ -190,8 +191,8 @@ class ActQuantProxyFromInjector(ActQuantProxyFromInjectorBase):
         return self.int_quant_tensor(qt_args)
 
 
-class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):
-    """An activation whose scale is found anew for each input, so that it has none to read."""
+class DynamicGridMixin:
+    """A proxy whose scale is found anew for each input, so that it has none to read."""
 
     def scale(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the scale depends on the input."""
@@ -206,3 +207,7 @@ class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):
             "zero_point(): the zero point of a dynamic quantizer depends on its "
             "input; quantize the input and read `.zero_point` of the result."
         )
+
+
+class DynamicActQuantProxyFromInjector(DynamicGridMixin, ActQuantProxyFromInjector):
+    """An activation whose scale is found anew for each input, so that it has none to read."""

@@ -1,5 +1,6 @@
-"""Scales of integer quantizers: constants, parameters and statistics. Layer: core (L3)."""
+"""Scales of quantizers: constants, parameters and statistics. Layer: core (L3)."""
 
+from brevitas.core.scaling.float_scaling import FloatScaling, RoundMidMaxSte
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
 from brevitas.core.scaling.pre_scaling import (
     AccumulatorAwareParameterPreScaling,
@@ -26,12 +27,14 @@ __all__ = [
     "AccumulatorAwareParameterPreScaling",
     "AccumulatorAwareZeroCenterParameterPreScaling",
     "ConstScaling",
+    "FloatScaling",
     "IntScaling",
     "ParameterFromRuntimeStatsScaling",
     "ParameterFromStatsFromParameterScaling",
     "ParameterPreScalingWeightNorm",
     "ParameterScaling",
     "PowerOfTwoIntScaling",
+    "RoundMidMaxSte",
     "RuntimeStatsScaling",
     "ScalingImplType",
     "ScalingPerOutputType",
