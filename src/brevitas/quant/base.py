@@ -62,6 +62,7 @@ __all__ = [
     "MSEActZeroPoint",
     "MSEAsymmetricScale",
     "MSEAsymmetricScaleSubInjector",
+    "MSESubInjector",
     "MSESymmetricScale",
     "MSESymmetricScaleSubInjector",
     "MSEWeightZeroPoint",
