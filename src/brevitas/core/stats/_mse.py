@@ -72,8 +72,8 @@ class MSE(SearchedStatistic):
         >>> from brevitas.quant.scaled_int import Int8WeightPerTensorFloatMSE
         >>> layer = QuantLinear(3, 1, weight_quant=Int8WeightPerTensorFloatMSE, weight_bit_width=3)
         >>> layer.weight.data = torch.tensor([[0.5, 1.0, 2.0]])
-        >>> layer.quant_weight().scale.item() * 3  # 19 / 20 of the largest magnitude
-        1.899999976158142
+        >>> round(3 * layer.quant_weight().scale.item(), 4)  # 18 / 20 of the largest magnitude
+        1.8
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class MSE(SearchedStatistic):
         )
         if mse_search_method not in _SEARCHES:
             accepted = ", ".join(map(repr, _SEARCHES))
-            raise ValueError(f"mse_search_method={mse_search_method!r}: expected one of {accepted}.")
+            raise ValueError(
+                f"mse_search_method={mse_search_method!r}: expected one of {accepted}."
+            )
         fewest = 4 if bipolar_search else 2
         if not isinstance(mse_iters, int) or isinstance(mse_iters, bool) or mse_iters < fewest:
             raise ValueError(f"mse_iters={mse_iters!r}: expected an int >= {fewest}.")
