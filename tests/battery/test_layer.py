@@ -296,7 +296,7 @@ class TestEveryLayer:
             assert tensors and all(tensor.is_meta for _, tensor in tensors)
             assert module(data(name, device="meta")).is_meta
 
-    def test_leaving_the_meta_device_starts_anew(self, name):
+    def test_leaving_the_meta_device_starts_anew(self, name, empty_memory_is_nan):
         layer = build(name, device="meta").to_empty(device="cpu")
         if name in WEIGHTED:
             layer.reset_parameters()

@@ -75,8 +75,9 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
             preserve_state_dict: keep the learned values instead of resetting them.
         """
         current = self.tensor_quant
-        kept = {name for name, _ in current.named_parameters()} if current is not None else set()
-        self._init_tensor_quant(kept if preserve_state_dict else set())
+        keeps = current is not None and preserve_state_dict
+        parts = current.named_modules() if keeps else ()
+        self._init_tensor_quant({key for name, part in parts for key in _saved(name, part)})
 
     def _init_tensor_quant(self, kept: set[str]) -> None:
         self.drop_cache()
@@ -128,19 +129,26 @@ def _layout(part: nn.Module) -> dict[str, tuple[torch.Size, torch.device]]:
     return {name: (tensor.shape, tensor.device) for name, tensor in own}
 
 
+def _saved(name: str, part: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a part itself that a checkpoint holds, by their keys."""
+    transient = part._non_persistent_buffers_set
+    buffers = ((key, b) for key, b in part.named_buffers(recurse=False) if key not in transient)
+    own = (*part.named_parameters(recurse=False), *buffers)
+    return {f"{name}.{key}".lstrip("."): tensor for key, tensor in own}
+
+
 @torch.no_grad()
 def _reset_in_place(current: nn.Module, fresh: nn.Module, kept: set[str]) -> None:
-    """Give ``current`` the values of ``fresh``, but for replaced parts and parameters ``kept``."""
+    """Give ``current`` the values of ``fresh``, but for replaced parts and tensors ``kept``."""
     parts = dict(fresh.named_modules())
     for name, part in current.named_modules():
         source = parts.get(name)
         if source is None or type(source) is not type(part):
             continue
-        own = {f"{name}.{key}".lstrip("."): p for key, p in part.named_parameters(recurse=False)}
-        new = {f"{name}.{key}".lstrip("."): p for key, p in source.named_parameters(recurse=False)}
-        for key, parameter in own.items():
+        own, new = _saved(name, part), _saved(name, source)
+        for key, tensor in own.items():
             if key not in kept:
-                parameter.data.copy_(new[key])
+                tensor.data.copy_(new[key])
         if isinstance(part, LearnedValueModule) and not kept.intersection(own):
             part.forget_learned_value()
         if isinstance(part, StatelessBuffer) and isinstance(source, StatelessBuffer):

@@ -50,7 +50,7 @@ def test_a_kept_weight_says_its_format() -> None:
     layer.weight_quant.cache_inference_quant_weight = True
     x = torch.ones(1, 8)
     before = layer(x)
-    kept = layer.weight_quant._cached_weight
+    kept = layer.weight_quant._cached_weight.find(layer.weight)
     assert type(kept) is _CachedIOFloat and layer.weight_quant.nan_values() == ("111",)
     layer.weight.data.zero_()
     assert torch.equal(layer(x), before)
@@ -77,7 +77,7 @@ def test_bias(input_quant: Any) -> None:
 def test_a_kept_bias() -> None:
     layer = qnn.QuantLinear(8, 4, bias_quant=Bias, cache_inference_bias=True).eval()
     layer(torch.ones(1, 8))
-    assert type(layer.bias_quant._cached_bias) is _CachedIOFloat
+    assert type(layer.bias_quant._cached_bias.find(layer.bias)) is _CachedIOFloat
     before = layer.quant_bias().value
     layer.bias.data.zero_()
     assert torch.equal(layer.quant_bias().value, before)
