@@ -203,7 +203,7 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
         out = quantize(x)
         if self.skip_create_quant_tensor:
-            return out[0]
+            return self.quantized_value(out[0], x)
         quant_weight = self.create_quant_tensor(out)
         if self._cache_inference_quant_weight and not self.training and cached is None:
             metadata_only = self.cache_inference_quant_weight_metadata_only

@@ -13,6 +13,11 @@ from brevitas.quant.fixed_point import (
     Uint8ActPerTensorFixedPoint,
     Uint8ActPerTensorFixedPointMaxInit,
 )
+from brevitas.quant.mx_quant_ocp import (
+    MXInt8Act,
+    MXInt8Weight,
+    ShiftedMXUInt8Weight,
+)
 from brevitas.quant.none import (
     NoneActQuant,
     NoneBiasQuant,
@@ -73,6 +78,8 @@ __all__ = [
     "Int8WeightPerTensorFixedPoint",
     "Int8WeightPerTensorFloat",
     "IntBias",
+    "MXInt8Act",
+    "MXInt8Weight",
     "NoneActQuant",
     "NoneBiasQuant",
     "NoneClampQuant",
@@ -80,6 +87,7 @@ __all__ = [
     "NoneWeightQuant",
     "RoundTo8bit",
     "ShiftRoundSaturateTo8bit",
+    "ShiftedMXUInt8Weight",
     "ShiftedUint8ActPerTensorFixedPoint",
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8WeightPerChannelFloat",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from brevitas.inject.enum import ScalingPerOutputType
+from brevitas.proxy.groupwise_int_parameter_quant import GroupwiseWeightQuantProxyFromInjector
 from brevitas.quant.base import (
     MinMaxStatsScaling,
     ParamFromRuntimePercentileIntervalScaling,
@@ -17,6 +19,7 @@ from brevitas.quant.solver.weight import WeightQuantSolver
 __all__ = [
     "ShiftedUint8ActPerTensorFixedPoint",
     "ShiftedUint8ActPerTensorFloat",
+    "ShiftedUint8WeightGroupQuantFloat",
     "ShiftedUint8WeightPerChannelFloat",
     "ShiftedUint8WeightPerTensorFloat",
 ]
@@ -39,6 +42,21 @@ class ShiftedUint8WeightPerChannelFloat(
     ShiftedMinUintQuant, MinMaxStatsScaling, PerChannelFloatScaling8bit, WeightQuantSolver
 ):
     """8-bit unsigned weight, scale and zero point per output channel."""
+
+
+class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerChannelFloat):
+    """8-bit unsigned weight, scale and zero point per group of ``group_size`` input channels.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> quant = ShiftedUint8WeightGroupQuantFloat
+        >>> layer = QuantLinear(10, 3, weight_quant=quant, weight_group_size=4)
+        >>> layer.quant_weight().zero_point_.shape
+        torch.Size([3, 3, 1])
+    """
+
+    proxy_class = GroupwiseWeightQuantProxyFromInjector
+    scaling_per_output_type = ScalingPerOutputType.GROUP
 
 
 class ShiftedUint8ActPerTensorFloat(

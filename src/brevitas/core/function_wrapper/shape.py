@@ -29,6 +29,7 @@ __all__ = [
     "PermuteDims",
     "StatsInputViewShapeImpl",
     "dynamic_over_sub_channel_block_view",
+    "group_elements_dim",
 ]
 
 
@@ -143,6 +144,16 @@ def _pad_to_groups(x: Tensor, group_size: int, group_dim: int) -> Tensor:
         return x
     after = x.dim() - 1 - group_dim
     return nn.functional.pad(x, [0, 0] * after + [0, missing])
+
+
+def group_elements_dim(group_dim: int) -> int:
+    """Dimension of a group's elements, once the dimension ``group_dim`` is split into groups.
+
+    Example:
+        >>> group_elements_dim(1), group_elements_dim(-1)  # [2, groups, 4], in both cases
+        (2, -1)
+    """
+    return group_dim if group_dim < 0 else group_dim + 1
 
 
 def dynamic_over_sub_channel_block_view(x: Tensor, group_size: int, group_dim: int) -> Tensor:

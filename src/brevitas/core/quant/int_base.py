@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from brevitas.core.function_wrapper.clamp import TensorClamp
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.function_wrapper.ops_ste import RoundSte
-from brevitas.core.quant._plan import fake_quant_plan
+from brevitas.core.quant._plan import fake_quant_plan, viewed
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import fake_quant
@@ -68,11 +68,14 @@ class IntQuant(nn.Module):
         return self.tensor_clamp_impl(integer, self.min_int(bit_width), self.max_int(bit_width))
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        """Return the dequantized value of ``x``; scale and zero point broadcast to ``x``."""
+        """Return the dequantized value of ``x``, in the shape of its view (in groups).
+
+        Scale and zero point broadcast to that shape.
+        """
         plan = fake_quant_plan(self) if type(self) is IntQuant else None
         if plan is not None:
             lower, upper = self.min_int(bit_width), self.max_int(bit_width)
-            return fake_quant(x, scale, zero_point, lower, upper, plan)
+            return fake_quant(viewed(self, x), scale, zero_point, lower, upper, plan)
         x = self.input_view_impl(x if x.is_floating_point() else x.to(scale.dtype))
         wide = widened(x)
         integer = self.to_int(scale, zero_point, bit_width, wide)

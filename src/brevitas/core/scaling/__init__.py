@@ -1,7 +1,11 @@
 """Scales of integer quantizers: constants, parameters and statistics. Layer: core (L3)."""
 
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
-from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
+from brevitas.core.scaling.runtime import (
+    RuntimeDynamicGroupStatsScaling,
+    RuntimeStatsScaling,
+    StatsFromParameterScaling,
+)
 from brevitas.core.scaling.standalone import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -24,6 +28,7 @@ __all__ = [
     "ParameterFromStatsFromParameterScaling",
     "ParameterScaling",
     "PowerOfTwoIntScaling",
+    "RuntimeDynamicGroupStatsScaling",
     "RuntimeStatsScaling",
     "ScalingImplType",
     "ScalingPerOutputType",
