@@ -19,7 +19,7 @@ LAYERS = (
     ),
     ("L1", ("function", "ops")),
     ("L2", ("inject", "common", "quant_tensor", "fx")),
-    ("L3 utils", ("core.utils", "core._state", "core._phase")),
+    ("L3 utils", ("core.utils", "core._state", "core._phase", "core._trial")),
     ("L3 function_wrapper", ("core.function_wrapper",)),
     ("L3 restrict_val", ("core.restrict_val",)),
     ("L3 bit_width", ("core.bit_width",)),

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PhasedModule", "RecentBatches", "in_backward"]
+__all__ = ["HostModule", "PhasedModule", "RecentBatches", "in_backward"]
 
 # Forwards after the end of a phase in which a recomputation may still belong to it.
 _RECENT = 64
 
 _handles = count()
-_modules_by_handle: weakref.WeakValueDictionary[int, PhasedModule] = weakref.WeakValueDictionary()
+_modules_by_handle: weakref.WeakValueDictionary[int, HostModule] = weakref.WeakValueDictionary()
 
 
 def in_backward() -> bool:
@@ -30,10 +30,10 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-class PhasedModule(nn.Module):
-    """Base of modules that count their training forwards and change at the last one.
+class HostModule(nn.Module):
+    """Base of modules with work that runs on the host, also where a model is compiled.
 
-    The operator finds its module by a handle, which deepcopy and unpickling issue anew. The
+    An operator finds its module by a handle, which deepcopy and unpickling issue anew. The
     handle is a tensor, so that layers of one kind that are compiled one by one share a graph.
     """
 
@@ -49,6 +49,23 @@ class PhasedModule(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._issue_handle()
+
+    def run_on_host(self, x: Tensor, start: Tensor) -> Tensor:
+        """Return what a compiled model asks for by ``call_on_host``."""
+        raise NotImplementedError(f"{type(self).__name__} has no work for the host.")
+
+    def call_on_host(self, x: Tensor, start: Tensor) -> Tensor:
+        """Run ``run_on_host`` in one operator, into which the compiler does not look.
+
+        Args:
+            x: its input, outside of autograd.
+            start: a tensor of the shape, dtype and device of the result.
+        """
+        return torch.ops.brevitas.run_on_host(x, start, self._handle)
+
+
+class PhasedModule(HostModule):
+    """Base of modules that count their training forwards and change at the last one."""
 
     def advance(self, average: Tensor, statistic: Tensor) -> None:
         """Take one step of the phase on the host."""
@@ -118,6 +135,10 @@ class RecentBatches:
 
 _library = torch.library.Library("brevitas", "FRAGMENT")
 _library.define(
+    "run_on_host(Tensor x, Tensor start, Tensor handle) -> Tensor",
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
+_library.define(
     "advance_phase(Tensor(a!) average, Tensor statistic, Tensor handle) -> ()",
     tags=(torch.Tag.cudagraph_unsafe,),
 )
@@ -125,9 +146,17 @@ _library.define(
 
 def _advance_phase(average: Tensor, statistic: Tensor, handle: Tensor) -> None:
     module = _modules_by_handle.get(int(handle))
-    if module is not None and not in_backward():
+    if isinstance(module, PhasedModule) and not in_backward():
         module.advance(average, statistic)
+
+
+def _run_on_host(x: Tensor, start: Tensor, handle: Tensor) -> Tensor:
+    module = _modules_by_handle.get(int(handle))
+    # An operator gives memory of its own.
+    return start.clone() if module is None else module.run_on_host(x, start).clone()
 
 
 _library.impl("advance_phase", _advance_phase, "CompositeExplicitAutograd")
 _library.impl("advance_phase", lambda average, statistic, handle: None, "Meta")
+_library.impl("run_on_host", _run_on_host, "CompositeExplicitAutograd")
+_library.impl("run_on_host", lambda x, start, handle: torch.empty_like(start), "Meta")

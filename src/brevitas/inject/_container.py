@@ -407,3 +407,22 @@ def declared_names(injector: InjectorMeta) -> set[str]:
         ['a', 'b']
     """
     return set(injector.__declarations__)
+
+
+def declaration_age(injector: InjectorMeta, name: str) -> int:
+    """Return how many classes, from `injector` upwards, hand down what it declares under a name.
+
+    Of two names the one with the smaller age was declared later, by a more special class.
+
+    Args:
+        injector: The injector to look at.
+        name: A name that it declares or inherits.
+
+    Example:
+        >>> example = Injector.let(a=1).let(b=2)
+        >>> declaration_age(example, "a"), declaration_age(example, "b")
+        (2, 1)
+    """
+    declaration = injector.__declarations__[name]
+    classes = (cls for cls in injector.__mro__ if isinstance(cls, InjectorMeta))
+    return sum(cls.__declarations__.get(name) is declaration for cls in classes)

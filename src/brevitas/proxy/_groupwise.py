@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import depends_on_input
+from brevitas.quant_tensor import GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor
 from brevitas.utils.quant_utils import merge_groups
+
+GroupedTensor = TypeVar("GroupedTensor", GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor)
 
 __all__ = ["GroupwiseActProxy", "GroupwiseProxy", "GroupwiseWeightProxy"]
 
@@ -49,6 +52,21 @@ class GroupwiseProxy(QuantProxyFromInjector):
         """Return a value in groups in the shape of ``x``."""
         dim = self.group_dim % x.dim()
         return merge_groups(value, dim, x.shape[dim])
+
+    def quant_tensor_in_groups(
+        self, kind: type[GroupedTensor], qt_args: tuple[Any, ...], shape: torch.Size
+    ) -> GroupedTensor:
+        """Return the quant tensor of what the quantizer returned.
+
+        Args:
+            kind: class of the quant tensor.
+            qt_args: value, scale and zero point in groups, then the fields of the format.
+            shape: shape of the tensor that was quantized.
+        """
+        value, scale, zero_point, *number_format = qt_args
+        groups = (self.group_size, self.group_dim)
+        flags = (bool(self.is_signed), self.training)
+        return kind(value, scale, zero_point, *groups, *number_format, *flags, shape)
 
 
 class GroupwiseWeightProxy(GroupwiseProxy):

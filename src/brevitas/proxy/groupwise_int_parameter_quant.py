@@ -29,8 +29,4 @@ class GroupwiseWeightQuantProxyFromInjector(GroupwiseWeightProxy, WeightQuantPro
         self, qt_args: tuple[Any, ...]
     ) -> GroupwiseIntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)`` in groups."""
-        value, scale, zero_point, bit_width = qt_args
-        groups = (self.group_size, self.group_dim)
-        flags = (bool(self.is_signed), self.training)
-        shape = self.weight_shape
-        return GroupwiseIntQuantTensor(value, scale, zero_point, *groups, bit_width, *flags, shape)
+        return self.quant_tensor_in_groups(GroupwiseIntQuantTensor, qt_args, self.weight_shape)

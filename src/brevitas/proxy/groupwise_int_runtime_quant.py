@@ -34,8 +34,4 @@ class GroupwiseActQuantProxyFromInjector(GroupwiseActProxy, ActQuantProxyFromInj
         self, qt_args: tuple[Any, ...], x: Tensor | GroupwiseIntQuantTensor
     ) -> GroupwiseIntQuantTensor:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)`` in groups."""
-        value, scale, zero_point, bit_width = qt_args
-        groups = (self.group_size, self.group_dim)
-        flags = (bool(self.is_signed), self.training)
-        shape = x.shape
-        return GroupwiseIntQuantTensor(value, scale, zero_point, *groups, bit_width, *flags, shape)
+        return self.quant_tensor_in_groups(GroupwiseIntQuantTensor, qt_args, x.shape)

@@ -247,6 +247,7 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
     """
 
     parameter_name = "bias"
+    cache_class: type[_CachedIO] = _CachedIO
 
     def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
         super().__init__(quant_layer, quant_injector)
@@ -280,6 +281,27 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         kept = self._kept_bias()
         return None if kept is None else getattr(kept, attr)
 
+    def _retrieve(self, attribute: str, **default: Any) -> Any:
+        if not self.is_quant_enabled:
+            return None
+        if self._kept_bias() is not None:
+            return self.get_cached(attribute)
+        if self.requires_input_scale and default:
+            return default["unknown"]
+        return getattr(self(self.tracked_parameter_list[0]), attribute)
+
+    def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> Any:
+        """Return the quant tensor of what the tensor quantizer returned."""
+        raise NotImplementedError(f"{type(self).__name__} does not create quant tensors.")
+
+    def _quant_bias(self, out: tuple[Any, ...]) -> Any:
+        """Make a quant tensor, and keep it for later where that is asked for."""
+        quant_bias = self.create_quant_tensor(out)
+        if self.cache_inference_quant_bias and not self.training and self._cached_bias is None:
+            metadata_only = self.cache_inference_quant_bias_metadata_only
+            self._cached_bias = self.cache_class(quant_bias, metadata_only)
+        return quant_bias
+
 
 class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
     """A bias quantized to integers: ``proxy(bias, input, weight) -> IntQuantTensor``."""
@@ -296,14 +318,9 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         """Bits of the integers."""
         return self._retrieve("bit_width")
 
-    def _retrieve(self, attribute: str, **default: Any) -> Any:
-        if not self.is_quant_enabled:
-            return None
-        if self._kept_bias() is not None:
-            return self.get_cached(attribute)
-        if self.requires_input_scale and default:
-            return default["unknown"]
-        return getattr(self(self.tracked_parameter_list[0]), attribute)
+    def create_quant_tensor(self, qt_args: tuple[Any, ...]) -> IntQuantTensor:
+        """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
+        return self.int_quant_tensor(qt_args)
 
     def quant_output_scale_impl(
         self, input: IntQuantTensor, weight: IntQuantTensor, module: Any
@@ -343,8 +360,4 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
                 summary = f"{type(layer).__name__}({layer.extra_repr()})"
                 raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
             out = quantize(x, scale)
-        quant_bias = self.int_quant_tensor(out)
-        if self.cache_inference_quant_bias and not self.training and cached is None:
-            metadata_only = self.cache_inference_quant_bias_metadata_only
-            self._cached_bias = _CachedIO(quant_bias, metadata_only)
-        return quant_bias
+        return self._quant_bias(out)

@@ -181,6 +181,14 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         """Build the tensor quantizer from the declaration."""
         raise NotImplementedError(f"{type(self).__name__} does not build a tensor quantizer.")
 
+    def try_quantize(self, x: Tensor) -> tuple[Any, ...]:
+        """Return what the quantizer makes of ``x``, without activation function and cache.
+
+        A statistic of the quantizer calls it to see what its candidates do.
+        """
+        tensor_quant: Any = self._tensor_quant_impl()
+        return tensor_quant(x)
+
     def apply_input_view(self, x: Tensor) -> Tensor:
         """Return ``x`` with as many elements as are quantized, where groups are filled up."""
         return x

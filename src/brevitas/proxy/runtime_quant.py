@@ -25,6 +25,7 @@ __all__ = [
     "ActQuantProxyProtocol",
     "ClampQuantProxyFromInjector",
     "DynamicActQuantProxyFromInjector",
+    "DynamicGridMixin",
     "FusedActivationQuantProxy",
     "TruncQuantProxyFromInjector",
     "depends_on_input",
@@ -208,8 +209,8 @@ class ActQuantProxyFromInjector(ActQuantProxyFromInjectorBase):
         return self.int_quant_tensor(qt_args)
 
 
-class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):
-    """An activation whose scale is found anew for each input, so that it has none to read."""
+class DynamicGridMixin:
+    """A proxy whose scale is found anew for each input, so that it has none to read."""
 
     def scale(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the scale depends on the input."""
@@ -218,3 +219,7 @@ class DynamicActQuantProxyFromInjector(ActQuantProxyFromInjector):
     def zero_point(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the zero point depends on the input."""
         raise depends_on_input("zero_point")
+
+
+class DynamicActQuantProxyFromInjector(DynamicGridMixin, ActQuantProxyFromInjector):
+    """An activation whose scale is found anew for each input, so that it has none to read."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from brevitas.core.function_wrapper import CeilSte
 from brevitas.core.quant import ClampedBinaryQuant
 from brevitas.core.restrict_val import FloatRestrictValue as FloatRestrictValue
-from brevitas.core.stats import NegativeMinOrZero, NegativePercentileOrZero
+from brevitas.core.stats import (
+    MSE,
+    AbsMax,
+    AbsMinMax,
+    HalfQuadraticOptimizerScale,
+    HalfQuadraticOptimizerZeroPoint,
+    MSEUniformStepBase,
+    NegativeMinOrZero,
+    NegativePercentileOrZero,
+)
 from brevitas.core.zero_point import (
     ParameterFromRuntimeZeroPoint,
+    ParameterFromStatsFromParameterZeroPoint,
     StatsFromParameterZeroPoint,
     ZeroZeroPoint,
 )
@@ -25,7 +37,21 @@ from brevitas.inject.enum import (
 __all__ = [
     "BatchQuantStatsScaling1d",
     "BatchQuantStatsScaling2d",
+    "HQOActZeroPoint",
+    "HQOAsymmetricScale",
+    "HQOScale",
+    "HQOSymmetricScale",
+    "HQOWeightZeroPoint",
+    "HQOZeroPoint",
     "IntQuant",
+    "MSEActZeroPoint",
+    "MSEAsymmetricScale",
+    "MSEAsymmetricScaleSubInjector",
+    "MSESymmetricScale",
+    "MSESymmetricScaleSubInjector",
+    "MSEWeightZeroPoint",
+    "MSEZeroPoint",
+    "MSEZeroPointSubInjector",
     "MaxStatsScaling",
     "MinMaxStatsScaling",
     "NarrowIntQuant",
@@ -237,3 +263,123 @@ class SignedBinaryClampedConst(ExtendedInjector):
     scaling_per_output_type = ScalingPerOutputType.TENSOR
     narrow_range = True
     signed = True
+
+
+class MSESubInjector(ExtendedInjector):
+    """A statistic of least squared error: 20 candidates, all of which are tried.
+
+    It is declared inside of a quantizer, whose names it reads; what it starts from is missing.
+    """
+
+    proxy_module = (this << 1).proxy_module
+    inner_stats_input_view_shape_impl = (this << 1).inner_stats_input_view_shape_impl
+    stats_reduce_dim = (this << 1).stats_reduce_dim
+    keepdim = (this << 1).keepdim
+    mse_base_op = MSEUniformStepBase
+    mse_iters = 20
+    mse_search_method = "grid"
+    stats_impl = MSE
+
+
+class MSESymmetricScaleSubInjector(MSESubInjector):
+    """Candidates for the largest magnitude."""
+
+    mse_init_op = AbsMax
+
+
+class MSEAsymmetricScaleSubInjector(MSESubInjector):
+    """Candidates for the distance between the smallest and the largest value."""
+
+    mse_init_op = AbsMinMax
+
+
+class MSEZeroPointSubInjector(MSESubInjector):
+    """Candidates for the smallest value."""
+
+    mse_init_op = NegativeMinOrZero
+
+
+class MSESymmetricScale(ExtendedInjector):
+    """Learned scale that starts where the squared error is least, without zero point.
+
+    The statistic sees the tensor as it is, since it quantizes it.
+    """
+
+    mse_scale = MSESymmetricScaleSubInjector
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_input_view_shape_impl = nn.Identity()
+    scaling_stats_impl = this.mse_scale.stats_impl
+
+
+class MSEAsymmetricScale(ExtendedInjector):
+    """Learned scale that starts where the squared error is least, with a zero point.
+
+    The statistic sees the tensor as it is, since it quantizes it.
+    """
+
+    mse_scale = MSEAsymmetricScaleSubInjector
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_input_view_shape_impl = nn.Identity()
+    scaling_stats_impl = this.mse_scale.stats_impl
+
+
+class MSEZeroPoint(ExtendedInjector):
+    """Zero point that starts where the squared error is least."""
+
+    mse_zero_point = MSEZeroPointSubInjector
+    zero_point_stats_input_view_shape_impl = nn.Identity()
+    zero_point_stats_impl = this.mse_zero_point.stats_impl
+
+
+class MSEWeightZeroPoint(MSEZeroPoint):
+    """Learned zero point of a parameter that starts where the squared error is least."""
+
+    zero_point_impl = ParameterFromStatsFromParameterZeroPoint
+
+
+class MSEActZeroPoint(MSEZeroPoint):
+    """Learned zero point of an activation that starts where the squared error is least."""
+
+    zero_point_impl = ParameterFromRuntimeZeroPoint
+
+
+class HQOScale(ExtendedInjector):
+    """Learned scale that starts from half-quadratic optimization."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
+    scaling_stats_input_view_shape_impl = nn.Identity()
+    stats_impl_scale = HalfQuadraticOptimizerScale
+    scaling_stats_impl = this.stats_impl_scale
+
+
+class HQOSymmetricScale(HQOScale):
+    """Scale by half-quadratic optimization, which starts from the largest magnitude."""
+
+    hqo_init_op_scale = AbsMax
+
+
+class HQOAsymmetricScale(HQOScale):
+    """Scale by half-quadratic optimization, which starts from the distance of the extremes."""
+
+    hqo_init_op_scale = AbsMinMax
+
+
+class HQOZeroPoint(ExtendedInjector):
+    """Zero point by half-quadratic optimization, a real number."""
+
+    hqo_init_op_zp = NegativeMinOrZero
+    stats_impl_zp = HalfQuadraticOptimizerZeroPoint
+    zero_point_stats_input_view_shape_impl = nn.Identity()
+    zero_point_stats_impl = this.stats_impl_zp
+
+
+class HQOWeightZeroPoint(HQOZeroPoint):
+    """Learned zero point of a parameter that starts from half-quadratic optimization."""
+
+    zero_point_impl = ParameterFromStatsFromParameterZeroPoint
+
+
+class HQOActZeroPoint(HQOZeroPoint):
+    """Learned zero point of an activation that starts from half-quadratic optimization."""
+
+    zero_point_impl = ParameterFromRuntimeZeroPoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brevitas.quant.base import (
     IntQuant,
     MaxStatsScaling,
+    MSESymmetricScale,
     NarrowIntQuant,
     ParamFromRuntimePercentileScaling,
     ParamMinMaxInitScaling,
@@ -18,11 +19,15 @@ from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
     "Int8ActPerTensorFixedPoint",
+    "Int8ActPerTensorFixedPointMSE",
     "Int8ActPerTensorFixedPointMinMaxInit",
     "Int8BiasPerTensorFixedPointInternalScaling",
     "Int8WeightPerChannelFixedPoint",
+    "Int8WeightPerChannelFixedPointMSE",
     "Int8WeightPerTensorFixedPoint",
+    "Int8WeightPerTensorFixedPointMSE",
     "Uint8ActPerTensorFixedPoint",
+    "Uint8ActPerTensorFixedPointMSE",
     "Uint8ActPerTensorFixedPointMaxInit",
 ]
 
@@ -56,6 +61,22 @@ class Uint8ActPerTensorFixedPoint(
     UintQuant, ParamFromRuntimePercentileScaling, PerTensorPoTScaling8bit, ActQuantSolver
 ):
     """8-bit unsigned activation, learned power-of-two scale from the 99.999th percentile."""
+
+
+class Int8WeightPerTensorFixedPointMSE(MSESymmetricScale, Int8WeightPerTensorFixedPoint):
+    """8-bit narrow-range weight, power-of-two scale that starts where the squared error is least."""
+
+
+class Int8WeightPerChannelFixedPointMSE(MSESymmetricScale, Int8WeightPerChannelFixedPoint):
+    """As ``Int8WeightPerTensorFixedPointMSE``, with one scale per output channel."""
+
+
+class Int8ActPerTensorFixedPointMSE(MSESymmetricScale, Int8ActPerTensorFixedPoint):
+    """8-bit signed activation, power-of-two scale that starts where the squared error is least."""
+
+
+class Uint8ActPerTensorFixedPointMSE(MSESymmetricScale, Uint8ActPerTensorFixedPoint):
+    """8-bit unsigned activation, power-of-two scale that starts where the squared error is least."""
 
 
 class Int8ActPerTensorFixedPointMinMaxInit(

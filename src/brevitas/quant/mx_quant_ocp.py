@@ -13,22 +13,43 @@ from brevitas.core.restrict_val import PowerOfTwoRestrictValue
 from brevitas.core.scaling import RuntimeDynamicGroupStatsScaling
 from brevitas.inject import ExtendedInjector, this
 from brevitas.inject.enum import RestrictValueType, ScalingPerOutputType
+from brevitas.proxy.groupwise_float_parameter_quant import (
+    GroupwiseWeightFloatQuantProxyFromInjector,
+)
+from brevitas.proxy.groupwise_float_runtime_quant import GroupwiseActFloatQuantProxyFromInjector
 from brevitas.proxy.groupwise_int_parameter_quant import GroupwiseWeightQuantProxyFromInjector
 from brevitas.proxy.groupwise_int_runtime_quant import GroupwiseActQuantProxyFromInjector
-from brevitas.quant.base import IntQuant, MaxStatsScaling, MinMaxStatsScaling, ShiftedMinUintQuant
+from brevitas.quant.base import (
+    IntQuant,
+    MaxStatsScaling,
+    MinMaxStatsScaling,
+    MSEAsymmetricScale,
+    MSESymmetricScale,
+    MSEWeightZeroPoint,
+    ShiftedMinUintQuant,
+)
+from brevitas.quant.float_base import ScaledFloatActBase, ScaledFloatWeightBase
+from brevitas.quant.float_quant_ocp import FpOCPAct, FpOCPWeight
 from brevitas.quant.solver.act import ActQuantSolver
 from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
+    "GroupwiseActFloatProxyMixin",
     "GroupwiseActProxyMixin",
+    "GroupwiseWeightFloatProxyMixin",
     "GroupwiseWeightProxyMixin",
     "MXActMixin",
+    "MXFloat8e4m3Act",
+    "MXFloat8e4m3Weight",
+    "MXFloat8e4m3WeightMSE",
     "MXInt8Act",
     "MXInt8Weight",
+    "MXInt8WeightMSE",
     "MXMixin",
     "MXWeightMixin",
     "RestrictThresholdMixin",
     "ShiftedMXUInt8Weight",
+    "ShiftedMXUInt8WeightMSE",
 ]
 
 
@@ -42,6 +63,18 @@ class GroupwiseActProxyMixin(ExtendedInjector):
     """An activation of integers in groups."""
 
     proxy_class = GroupwiseActQuantProxyFromInjector
+
+
+class GroupwiseWeightFloatProxyMixin(ExtendedInjector):
+    """A weight of minifloats in groups."""
+
+    proxy_class = GroupwiseWeightFloatQuantProxyFromInjector
+
+
+class GroupwiseActFloatProxyMixin(ExtendedInjector):
+    """An activation of minifloats in groups."""
+
+    proxy_class = GroupwiseActFloatQuantProxyFromInjector
 
 
 class RestrictThresholdMixin(ExtendedInjector):
@@ -120,3 +153,51 @@ class ShiftedMXUInt8Weight(
     """8-bit unsigned weight, a power-of-two scale and a zero point per group."""
 
     bit_width = 8
+
+
+class MXFloat8e4m3Weight(
+    MXWeightMixin, GroupwiseWeightFloatProxyMixin, FpOCPWeight, ScaledFloatWeightBase
+):
+    """8-bit minifloat weight (4 exponent and 3 mantissa bits), a power-of-two scale per group.
+
+    ``exponent_bit_width`` and ``mantissa_bit_width`` give the other formats of the specification:
+    5 and 2 (MXFP8 e5m2), 3 and 2, 2 and 3 (MXFP6), 2 and 1 (MXFP4).
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> fp4 = {"weight_exponent_bit_width": 2, "weight_mantissa_bit_width": 1}
+        >>> layer = QuantLinear(64, 4, weight_quant=MXFloat8e4m3Weight, **fp4)
+        >>> layer.quant_weight().minifloat().unique().abs().max()
+        tensor(6., grad_fn=...)
+    """
+
+    bit_width = 8
+    exponent_bit_width = 4
+    mantissa_bit_width = 3
+
+
+class MXFloat8e4m3Act(MXActMixin, GroupwiseActFloatProxyMixin, FpOCPAct, ScaledFloatActBase):
+    """8-bit minifloat activation, a power-of-two scale per group; see ``MXFloat8e4m3Weight``.
+
+    Example:
+        >>> from brevitas.nn import QuantIdentity
+        >>> layer = QuantIdentity(MXFloat8e4m3Act, group_dim=1, return_quant_tensor=True)
+        >>> layer(torch.ones(2, 40, 5)).scale_.shape
+        torch.Size([2, 2, 1, 5])
+    """
+
+    bit_width = 8
+    exponent_bit_width = 4
+    mantissa_bit_width = 3
+
+
+class MXFloat8e4m3WeightMSE(MSESymmetricScale, MXFloat8e4m3Weight):
+    """8-bit minifloat weight, a learned scale per group that starts from a search."""
+
+
+class MXInt8WeightMSE(MSESymmetricScale, MXInt8Weight):
+    """8-bit weight, a learned power-of-two scale per group that starts from a search."""
+
+
+class ShiftedMXUInt8WeightMSE(MSEAsymmetricScale, MSEWeightZeroPoint, ShiftedMXUInt8Weight):
+    """8-bit unsigned weight, learned scale and zero point per group that start from a search."""

@@ -14,8 +14,10 @@ from brevitas.inject.enum import (
 from brevitas.quant.base import (
     BatchQuantStatsScaling1d,
     BatchQuantStatsScaling2d,
+    HQOSymmetricScale,
     IntQuant,
     MaxStatsScaling,
+    MSESymmetricScale,
     NarrowIntQuant,
     ParamFromRuntimePercentileScaling,
     ParamMinMaxInitScaling,
@@ -36,11 +38,16 @@ __all__ = [
     "Int8ActPerTensorFloat",
     "Int8ActPerTensorFloatBatchQuant1d",
     "Int8ActPerTensorFloatBatchQuant2d",
+    "Int8ActPerTensorFloatMSE",
     "Int8ActPerTensorFloatMinMaxInit",
     "Int8Bias",
     "Int8BiasPerTensorFloatInternalScaling",
     "Int8WeightPerChannelFloat",
+    "Int8WeightPerChannelFloatHQO",
+    "Int8WeightPerChannelFloatMSE",
     "Int8WeightPerTensorFloat",
+    "Int8WeightPerTensorFloatHQO",
+    "Int8WeightPerTensorFloatMSE",
     "IntBias",
     "RoundTo8bit",
     "ShiftRoundSaturateTo8bit",
@@ -48,6 +55,7 @@ __all__ = [
     "Uint8ActPerTensorFloat",
     "Uint8ActPerTensorFloatBatchQuant1d",
     "Uint8ActPerTensorFloatBatchQuant2d",
+    "Uint8ActPerTensorFloatMSE",
     "Uint8ActPerTensorFloatMaxInit",
 ]
 
@@ -94,6 +102,37 @@ class Uint8ActPerTensorFloat(
     UintQuant, ParamFromRuntimePercentileScaling, PerTensorFloatScaling8bit, ActQuantSolver
 ):
     """8-bit unsigned activation, learned scale that starts from the 99.999th percentile."""
+
+
+class Int8WeightPerTensorFloatMSE(MSESymmetricScale, Int8WeightPerTensorFloat):
+    """8-bit narrow-range weight, learned scale that starts where the squared error is least.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> layer = QuantLinear(2, 4, weight_quant=Int8WeightPerTensorFloatMSE)
+        >>> layer.quant_weight().bit_width
+        tensor(8.)
+    """
+
+
+class Int8WeightPerChannelFloatMSE(MSESymmetricScale, Int8WeightPerChannelFloat):
+    """As ``Int8WeightPerTensorFloatMSE``, with one scale per output channel."""
+
+
+class Int8ActPerTensorFloatMSE(MSESymmetricScale, Int8ActPerTensorFloat):
+    """8-bit signed activation, learned scale that starts where the squared error is least."""
+
+
+class Uint8ActPerTensorFloatMSE(MSESymmetricScale, Uint8ActPerTensorFloat):
+    """8-bit unsigned activation, learned scale that starts where the squared error is least."""
+
+
+class Int8WeightPerTensorFloatHQO(HQOSymmetricScale, Int8WeightPerTensorFloat):
+    """8-bit narrow-range weight, learned scale that starts from half-quadratic optimization."""
+
+
+class Int8WeightPerChannelFloatHQO(HQOSymmetricScale, Int8WeightPerChannelFloat):
+    """As ``Int8WeightPerTensorFloatHQO``, with one scale per output channel."""
 
 
 class Int8ActPerTensorFloatMinMaxInit(

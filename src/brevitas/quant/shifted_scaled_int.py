@@ -5,7 +5,12 @@ from __future__ import annotations
 from brevitas.inject.enum import ScalingPerOutputType
 from brevitas.proxy.groupwise_int_parameter_quant import GroupwiseWeightQuantProxyFromInjector
 from brevitas.quant.base import (
+    HQOActZeroPoint,
+    HQOWeightZeroPoint,
     MinMaxStatsScaling,
+    MSEActZeroPoint,
+    MSEAsymmetricScale,
+    MSEWeightZeroPoint,
     ParamFromRuntimePercentileIntervalScaling,
     PerChannelFloatScaling8bit,
     PerTensorFloatScaling8bit,
@@ -18,10 +23,18 @@ from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
     "ShiftedUint8ActPerTensorFixedPoint",
+    "ShiftedUint8ActPerTensorFixedPointMSE",
     "ShiftedUint8ActPerTensorFloat",
+    "ShiftedUint8ActPerTensorFloatHQO",
+    "ShiftedUint8ActPerTensorFloatMSE",
     "ShiftedUint8WeightGroupQuantFloat",
     "ShiftedUint8WeightPerChannelFloat",
+    "ShiftedUint8WeightPerChannelFloatHQO",
+    "ShiftedUint8WeightPerChannelFloatMSE",
+    "ShiftedUint8WeightPerGroupFloatHQO",
     "ShiftedUint8WeightPerTensorFloat",
+    "ShiftedUint8WeightPerTensorFloatHQO",
+    "ShiftedUint8WeightPerTensorFloatMSE",
 ]
 
 
@@ -75,3 +88,53 @@ class ShiftedUint8ActPerTensorFixedPoint(
     ActQuantSolver,
 ):
     """8-bit unsigned activation, learned power-of-two scale and zero point."""
+
+
+class ShiftedUint8WeightPerTensorFloatMSE(
+    MSEAsymmetricScale, MSEWeightZeroPoint, ShiftedUint8WeightPerTensorFloat
+):
+    """8-bit unsigned weight, scale and zero point start where the squared error is least."""
+
+
+class ShiftedUint8WeightPerChannelFloatMSE(
+    MSEAsymmetricScale, MSEWeightZeroPoint, ShiftedUint8WeightPerChannelFloat
+):
+    """As ``ShiftedUint8WeightPerTensorFloatMSE``, per output channel."""
+
+
+class ShiftedUint8ActPerTensorFloatMSE(
+    MSEAsymmetricScale, MSEActZeroPoint, ShiftedUint8ActPerTensorFloat
+):
+    """8-bit unsigned activation, scale and zero point start where the squared error is least."""
+
+
+class ShiftedUint8ActPerTensorFixedPointMSE(
+    MSEAsymmetricScale, MSEActZeroPoint, ShiftedUint8ActPerTensorFixedPoint
+):
+    """As ``ShiftedUint8ActPerTensorFloatMSE``, with a power-of-two scale."""
+
+
+class ShiftedUint8WeightPerTensorFloatHQO(HQOWeightZeroPoint, ShiftedUint8WeightPerTensorFloat):
+    """8-bit unsigned weight, real zero point that starts from half-quadratic optimization."""
+
+    quantize_zero_point = False
+
+
+class ShiftedUint8WeightPerChannelFloatHQO(HQOWeightZeroPoint, ShiftedUint8WeightPerChannelFloat):
+    """As ``ShiftedUint8WeightPerTensorFloatHQO``, per output channel."""
+
+    quantize_zero_point = False
+
+
+class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerChannelFloatHQO):
+    """As ``ShiftedUint8WeightPerTensorFloatHQO``, per group of 32 input channels."""
+
+    group_size = 32
+    proxy_class = GroupwiseWeightQuantProxyFromInjector
+    scaling_per_output_type = ScalingPerOutputType.GROUP
+
+
+class ShiftedUint8ActPerTensorFloatHQO(HQOActZeroPoint, ShiftedUint8ActPerTensorFloat):
+    """8-bit unsigned activation, real zero point that starts from half-quadratic optimization."""
+
+    quantize_zero_point = False

@@ -22,7 +22,7 @@ def fit_per_tensor(field: Tensor, rank: int) -> Tensor:
     return field.reshape((1,) * rank) if field.dim() > rank else field
 
 
-def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
     """Smallest runs of dimensions of two shapes with equal products, in order."""
     blocks = []
     i = j = 0
@@ -66,7 +66,7 @@ def reshape_field(field: Tensor, old: Sequence[int], new: Sequence[int]) -> Tens
         return field.new_ones((1,) * len(new))
     sizes = (1,) * (len(old) - field.dim()) + tuple(field.shape)
     expanded, reshaped = list(sizes), [1] * len(new)
-    for old_dims, new_dims in _blocks(old, new):
+    for old_dims, new_dims in blocks(old, new):
         if any(sizes[d] != 1 for d in old_dims):
             for d in old_dims:
                 expanded[d] = old[d]

@@ -204,6 +204,11 @@ class FloatMixin:
                     f"{name}={second}. {SHARE_QUANTIZER}"
                 )
 
+    def _check_format_same(self, other: Any) -> None:
+        self.check_bit_width_same(other)
+        self.check_exponent_bias(other)
+        self.check_inf_nan_same(other)
+
     def check_sign_same(self, other: Any) -> None:
         """Raise a RuntimeError if one is signed and the other is not."""
         check_sign_same(self, other)

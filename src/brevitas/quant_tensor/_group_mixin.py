@@ -8,8 +8,8 @@ group_size, ..]`, the last group filled up with zeros; a scale has size 1 along 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class GroupMixin:
     group_size: int
     group_dim: int
     dequant_shape: Sequence[int]
+    # As in QuantTensor.
+    _constants: ClassVar[tuple[str, ...]]
+    _derive: Callable[..., Any]
 
     def expand(self, expand_metadata: Any = True, *sizes: int) -> Any:
         """Value, scale and zero point in the shape of the tensor.
@@ -85,6 +88,37 @@ class GroupMixin:
     def zero_point(self) -> Tensor:
         """What stands for zero, in the shape of the tensor; 0-d if one serves all."""
         return self._expanded(self.zero_point_)
+
+    def _around(self, value: Tensor, **fields: Any) -> Any:
+        """`_derive` from a value in the shape of the tensor."""
+        return self._derive(self.from_expanded(value, self.group_size, self.group_dim), **fields)
+
+    def _fits(self, value: Tensor) -> bool:
+        return value.shape == self.shape
+
+    def _context(self) -> tuple[Any, ...]:
+        """Constants; of the shape only the size along the groups, which the values do not tell."""
+        dim = self.group_dim % len(self.dequant_shape)
+        shape = tuple([n if d == dim else None for d, n in enumerate(self.dequant_shape)])
+        constants = self._constants
+        return tuple([shape if n == "dequant_shape" else getattr(self, n) for n in constants])
+
+    @classmethod
+    def _from_context(cls, made: dict[str, Any]) -> dict[str, Any]:
+        """Fields by name; where there are values, the shape is theirs.
+
+        A transform may have taken leading dimensions off the values: groups then run along the
+        same dimension counted from the end.
+        """
+        value, known, dim = made["value_"], made["dequant_shape"], made["group_dim"]
+        from_end = dim % len(known) - len(known)
+        if isinstance(value, Tensor) and value.dim() - 1 + from_end >= 0:
+            rank = value.dim() - 1
+            place, shape = rank + from_end, value.shape
+            full = (*shape[:place], known[from_end], *shape[place + 2 :])
+            made["dequant_shape"] = torch.Size(full)
+            made["group_dim"] = dim if rank == len(known) else from_end
+        return made
 
     @staticmethod
     def from_expanded(

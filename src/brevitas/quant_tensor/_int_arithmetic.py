@@ -8,7 +8,6 @@ the scales and needs as many bits as both factors together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,19 +17,15 @@ from brevitas.function.ops import max_int
 from brevitas.quant_tensor._accumulator import sum_bit_width, with_sign_bit
 from brevitas.quant_tensor._compare import require_zero
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
-from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
+from brevitas.quant_tensor._shared_arithmetic import (
+    bits_with_sign,
+    has_zero_point,
+    in_step,
+    negate,
+)
+from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
 
 _SUBTRACT_ZERO_POINT = "Quantize the operands without a zero point, or use `.value`."
-
-
-def in_step(*operands: Any) -> bool:
-    """Whether any operand is in training."""
-    return any(operand.training for operand in operands)
-
-
-def has_zero_point(*operands: Any) -> bool | None:
-    """False if no operand has a zero point by construction, else not known."""
-    return False if all(x._has_zero_point is False for x in operands) else None
 
 
 def _shared_scale(first: Any, second: Any) -> Tensor:
@@ -48,11 +43,6 @@ def _with_offset(x: Any, value: Tensor, offset: Any) -> Any:
     return x.set(value=value, zero_point=x.zero_point - offset / x.scale)
 
 
-def _bits_with_sign(x: Any) -> Tensor:
-    """Bits in two's complement, of which the -1 and 1 of a binary quantizer need two."""
-    return with_sign_bit(x.bit_width, (x.bit_width, x.signed))
-
-
 def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
     """Sum of two operands of which at least one is an affine integer tensor.
 
@@ -66,7 +56,8 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         out: Not supported.
 
     Returns:
-        Affine integer tensor; plain tensor if alpha is not 1.
+        Affine integer tensor; plain tensor if alpha is not 1, or with another kind of quantized
+        tensor.
 
     Raises:
         RuntimeError: Scales differ and neither operand is in training.
@@ -76,14 +67,14 @@ def add(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> Any:
         return torch.add(first, second, alpha=alpha, out=out)
     value = _unpack_quant_tensor(first) + _unpack_quant_tensor(second)
     if not is_affine_int(second):
-        return _with_offset(first, value, second)
+        return value if isinstance(second, QuantTensor) else _with_offset(first, value, second)
     if not is_affine_int(first):
-        return _with_offset(second, value, first)
+        return value if isinstance(first, QuantTensor) else _with_offset(second, value, first)
     return first._from_fields(
         value=value,
         scale=_shared_scale(first, second),
         zero_point=first.zero_point + second.zero_point,
-        bit_width=torch.maximum(_bits_with_sign(first), _bits_with_sign(second)) + 1,
+        bit_width=torch.maximum(bits_with_sign(first), bits_with_sign(second)) + 1,
         signed=first.signed or second.signed,
         training=in_step(first, second),
         has_zero_point=has_zero_point(first, second),
@@ -95,40 +86,12 @@ def subtract(first: Any, second: Any, *, alpha: Any = 1, out: None = None) -> An
     if alpha != 1 or out is not None:
         first, second = _unpack_quant_tensor((first, second))
         return torch.sub(first, second, alpha=alpha, out=out)
-    return add(first, negate(second) if is_affine_int(second) else -second)
+    return add(first, negate(second) if isinstance(second, QuantTensor) else -second)
 
 
 def reverse_subtract(first: Any, second: Any) -> Any:
     """`second - first`."""
     return subtract(second, first)
-
-
-def negate(x: Any, *, out: None = None) -> Any:
-    """`-x`: the zero point changes its sign, and an unsigned tensor needs one bit more.
-
-    The lowest integer of a signed tensor has no counterpart in its bit width.
-    """
-    bit_width = x.bit_width if x.signed else x.bit_width + 1
-    value = torch.neg(x.value, out=out)
-    return x._from_fields(
-        value, x.scale, -x.zero_point, bit_width, True, x.training, has_zero_point(x)
-    )
-
-
-def absolute(x: Any, *, out: None = None) -> Any:
-    """`abs(x)`, unsigned: `abs(q - z)` with zero point 0.
-
-    A signed tensor without zero point needs one bit less, its lowest integer excepted; one with
-    an integer zero point keeps its bit width.
-    """
-    bit_width = _bits_with_sign(x)
-    if x.signed:
-        bit_width = bit_width - 1
-        if not known_no_zero_point(x):
-            bit_width = bit_width + (x.zero_point != 0).any()
-    value = torch.abs(x.value, out=out)
-    no_zero_point = torch.zeros_like(x.zero_point)
-    return x._from_fields(value, x.scale, no_zero_point, bit_width, False, x.training, False)
 
 
 def _require_no_zero_point(operation: str, *operands: Any) -> None:
@@ -206,70 +169,6 @@ def divide(first: Any, second: Any, *, rounding_mode: str | None = None, out: No
 def reverse_divide(first: Any, second: Any) -> Any:
     """`second / first`."""
     return divide(second, first)
-
-
-def concatenated_field(tensors: Sequence[Any], name: str, dim: int) -> Tensor | None:
-    """A field side by side where it runs along `dim` in every operand, else None."""
-    ranks = {x.value.dim() for x in tensors}
-    fields = [getattr(x, name) for x in tensors]
-    along = [
-        field.dim() in ranks and field.size(dim) == x.value.size(dim) > 1
-        for x, field in zip(tensors, fields, strict=True)
-    ]
-    if len(ranks) != 1 or not all(along):
-        return None
-    return torch.cat(fields, dim=dim)
-
-
-def concatenate(tensors: Sequence[Any], dim: int = 0, *, out: None = None) -> Any:
-    """Concatenate; the operands share scale, zero point, bit width and sign.
-
-    In training scale and zero point are averaged instead. Scales that run along `dim` are
-    concatenated.
-
-    Args:
-        tensors: Affine integer tensors; with a plain tensor among them the result is plain.
-        dim: Dimension along which the values are put.
-        out: Not supported.
-
-    Returns:
-        Affine integer tensor, or tensor.
-
-    Raises:
-        RuntimeError: Bit width or sign differ, or outside training scale or zero point.
-    """
-    tensors = list(tensors)
-    value = torch.cat(_unpack_quant_tensor(tensors), dim=dim, out=out)
-    if not all(is_affine_int(x) for x in tensors):
-        return value
-    first = tensors[0]
-    scale = concatenated_field(tensors, "scale", dim)
-    for x in tensors[1:]:
-        if scale is None:
-            first.check_scaling_factors_same(x)
-        first.check_zero_points_same(x)
-        first.check_bit_width_same(x)
-        first.check_sign_same(x)
-    training = in_step(*tensors)
-    zero_point = first.zero_point
-    if training:
-        scale = _mean([x.scale for x in tensors]) if scale is None else scale
-        zero_point = _mean([x.zero_point for x in tensors])
-    return first._from_fields(
-        value=value,
-        scale=first.scale if scale is None else scale,
-        zero_point=zero_point,
-        bit_width=first.bit_width,
-        signed=first.signed,
-        training=training,
-        has_zero_point=has_zero_point(*tensors),
-    )
-
-
-def _mean(items: Sequence[Tensor]) -> Tensor:
-    if all(item is items[0] for item in items):
-        return items[0]
-    return sum(items[1:], items[0]) / len(items)
 
 
 def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:

@@ -233,6 +233,9 @@ class IntMixin:
         headline = "Bit widths are different"
         require_equal(self.bit_width, other.bit_width, headline, SHARE_QUANTIZER, in_step)
 
+    def _check_format_same(self, other: Any) -> None:
+        self.check_bit_width_same(other)
+
     def check_sign_same(self, other: Any) -> None:
         """Raise a RuntimeError if one is signed and the other is not."""
         check_sign_same(self, other)

@@ -21,6 +21,7 @@ from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._compare import is_close, known_equal
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
+from brevitas.quant_tensor.base_quant_tensor import _unpack_quant_tensor
 
 # Function -> number of spatial dimensions.
 _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -156,6 +157,7 @@ def _repeat_over_groups(fn: Any, weight: Any, args: Any, kwargs: Any) -> Tensor:
 def _add_bias(output: LayerOutput, bias: Any, fn: Callable[..., Any], rank: int) -> LayerOutput:
     """Fold a bias in: a quantized one on the scale of the output adds bits, else a zero point."""
     if not is_affine_int(bias):
+        bias = _unpack_quant_tensor(bias)
         offset = _per_channel(fn, bias, rank) / output.scale
         return output._replace(zero_point=output.zero_point - offset, has_zero_point=None)
     bias_scale = _per_channel(fn, bias.scale, rank)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-from brevitas.quant_tensor._compare import flag_tensor, is_script_traced
+from brevitas.quant_tensor._compare import is_script_traced
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor
 
 Record = TypeVar("Record", bound=QuantTensor)
@@ -108,36 +108,12 @@ def construct(cls: type[Record], *items: Any) -> Record:
         made[name] = as_field(made[name], value)
     if value is not None and not is_script_traced():  # metadata alone has no value
         check_fields(value, kind, **{name: made[name] for name in cls._tensor_fields[1:]})
-    return build(cls, tuple(made.values()), has_zero_point)
-
-
-def build(cls: type[Record], items: tuple[Any, ...], has_zero_point: bool | None) -> Record:
-    """Build a record without a check, from fields as it keeps them.
-
-    Args:
-        cls: Class of the record.
-        items: Its fields in order; flags are booleans.
-        has_zero_point: False where the zero point is zero by construction, None if not known.
-
-    Returns:
-        The record.
-    """
-    stored = items
-    if is_script_traced():
-        # TorchScript returns tensors only, and only those that the trace has made.
-        stored = tuple(flag_tensor(x) if isinstance(x, bool) else x for x in items)
-    self = tuple.__new__(cls, stored)  # pyright: ignore[reportArgumentType]
-    # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
-    # is a tensor, whereas a flag has to be a constant of the graph.
-    for name, position in cls._flag_positions:
-        object.__setattr__(self, name, items[position])
-    object.__setattr__(self, "_has_zero_point", has_zero_point)
-    return self
+    return cls._build(tuple(made.values()), has_zero_point)
 
 
 def _flatten(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
     fields = [getattr(x, name) for name in x._tensor_fields]
-    return fields, (*[getattr(x, name) for name in x._constants], x._has_zero_point)
+    return fields, (*x._context(), x._has_zero_point)
 
 
 def _flatten_with_keys(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
@@ -160,7 +136,8 @@ def register_record(cls: type[Record]) -> type[Record]:
         # Leaves may be anything while a transform is under way: no conversion, no check.
         made = dict(zip(cls._tensor_fields, fields, strict=True))
         made.update(zip(cls._constants, constants[:-1], strict=True))
-        return build(cls, tuple([made[name] for name in cls._argument_names]), constants[-1])
+        made = cls._from_context(made)
+        return cls._build(tuple([made[name] for name in cls._argument_names]), constants[-1])
 
     pytree.register_pytree_node(
         cls,

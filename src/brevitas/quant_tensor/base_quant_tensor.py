@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from brevitas.quant_tensor._compare import flag_tensor
+from brevitas.quant_tensor._broadcast_fields import is_per_tensor
+from brevitas.quant_tensor._compare import flag_tensor, is_script_traced
 from brevitas.quant_tensor._field_tuples import (
     FloatQuantTensorBase,
     GroupwiseFloatQuantTensorBase,
@@ -83,6 +84,8 @@ class QuantTensor:
     value: Tensor
     signed: bool
     training: bool
+    # False where the zero point is zero by construction: a constant of a traced graph.
+    _has_zero_point: bool | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -149,11 +152,60 @@ class QuantTensor:
                 accepted = ", ".join(arguments)
                 raise ValueError(f"Got unexpected field names: {[name]}. Accepted: {accepted}.")
             arguments[key] = field
-        return type(self)(*arguments.values())
+        result = type(self)(*arguments.values())
+        if not any(name.startswith("zero_point") for name in kwargs):
+            object.__setattr__(result, "_has_zero_point", self._has_zero_point)
+        return result
+
+    @classmethod
+    def _build(cls: type[Self], items: tuple[Any, ...], has_zero_point: bool | None) -> Self:
+        """Build a record without a check, from fields as it keeps them.
+
+        Args:
+            items: Its fields in order; flags are booleans.
+            has_zero_point: False where the zero point is zero by construction, None if not known.
+        """
+        stored = items
+        if is_script_traced():
+            # TorchScript returns tensors only, and only those that the trace has made.
+            stored = tuple(flag_tensor(x) if isinstance(x, bool) else x for x in items)
+        self = tuple.__new__(cls, stored)  # pyright: ignore[reportArgumentType]
+        # Attributes, not items: tracers read a field of a named tuple by its name, and `signed_t`
+        # is a tensor, whereas a flag has to be a constant of the graph.
+        for name, position in cls._flag_positions:
+            object.__setattr__(self, name, items[position])
+        object.__setattr__(self, "_has_zero_point", has_zero_point)
+        return self
 
     def _derive(self: Self, value: Any, **fields: Any) -> Self:
-        """`set` without checks, for the rules of torch functions; the value as it is stored."""
-        return self.set(**{self._tensor_fields[0]: value}, **fields)
+        """`set` without checks, for the rules of torch functions; the value as it is stored.
+
+        Args:
+            value: The value.
+            **fields: Other fields, and `has_zero_point`.
+        """
+        has_zero_point = fields.pop("has_zero_point", self._has_zero_point)
+        fields[self._tensor_fields[0]] = value
+        items = [fields[n] if n in fields else getattr(self, n) for n in self._argument_names]
+        return self._build(tuple(items), has_zero_point)
+
+    def _around(self: Self, value: Tensor, **fields: Any) -> Self:
+        """`_derive` from a value in the shape of the tensor."""
+        return self._derive(value, **fields)
+
+    def _fits(self, value: Tensor) -> bool:
+        """Whether scale and zero point belong to the same dimensions of a value as before."""
+        names = self._broadcast_fields
+        return all(_field_fits(getattr(self, name), value, self.value) for name in names)
+
+    def _context(self) -> tuple[Any, ...]:
+        """What is no tensor, for PyTorch's transforms, which compare it."""
+        return tuple([getattr(self, name) for name in self._constants])
+
+    @classmethod
+    def _from_context(cls, made: dict[str, Any]) -> dict[str, Any]:
+        """Fields by name, from tensors and a context."""
+        return made
 
     def _without_value(self: Self) -> Self:
         """The metadata alone."""
@@ -270,6 +322,11 @@ class QuantTensor:
         """Move all fields to the host."""
         return self._with_value(lambda value: value.cpu(*args, **kwargs))
 
+    @staticmethod
+    def cat(tensors: Any, dim: int = 0, out: None = None) -> Any:
+        """Concatenate as `torch.cat` does."""
+        return torch.cat(list(tensors), dim, out=out)
+
     def half(self: Self) -> Self:
         """Cast `value` to float16."""
         return self.to(torch.float16)
@@ -285,6 +342,14 @@ class QuantTensor:
     def double(self: Self) -> Self:
         """Cast `value` to float64."""
         return self.to(torch.float64)
+
+
+def _field_fits(field: Tensor, value: Tensor, before: Tensor) -> bool:
+    if field.dim() == 0 or is_per_tensor(field):
+        return True
+    same_rank = value.dim() == before.dim()
+    aligned = zip(reversed(field.shape), reversed(value.shape), strict=False)
+    return same_rank and all(size in (1, extent) for size, extent in aligned)
 
 
 def _plain(field: Any) -> Any:

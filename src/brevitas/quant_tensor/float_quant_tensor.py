@@ -16,9 +16,10 @@ from brevitas.quant_tensor.base_quant_tensor import (
     FloatQuantTensorBase,
     QuantTensor,
 )
+from brevitas.quant_tensor.float_torch_handler import FLOAT_QUANT_TENSOR_FN_HANDLER
 from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
 
-__all__ = ["QUANT_TENSOR_FN_HANDLER", "FloatQuantTensor"]
+__all__ = ["FLOAT_QUANT_TENSOR_FN_HANDLER", "QUANT_TENSOR_FN_HANDLER", "FloatQuantTensor"]
 
 
 def _new(
@@ -97,7 +98,10 @@ class FloatQuantTensor(FloatMixin, QuantTensor, FloatQuantTensorBase):
     __new__ = FloatQuantTensorBase.__new__
     _fields = tuple(FieldName(name) for name in FloatQuantTensorBase._fields)
 
-    _function_handlers = (QUANT_TENSOR_FN_HANDLER,)
+    _function_handlers = (
+        FLOAT_QUANT_TENSOR_FN_HANDLER,
+        QUANT_TENSOR_FN_HANDLER,
+    )
     _tensor_fields = (
         *("value", "scale", "zero_point"),
         *("exponent_bit_width", "mantissa_bit_width", "exponent_bias"),

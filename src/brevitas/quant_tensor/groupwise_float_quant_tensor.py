@@ -18,6 +18,7 @@ from brevitas.quant_tensor.base_quant_tensor import (
     QuantTensor,
 )
 from brevitas.quant_tensor.float_quant_tensor import as_codes
+from brevitas.quant_tensor.groupwise_torch_handler import GROUPWISE_QUANT_TENSOR_FN_HANDLER
 
 __all__ = ["GroupwiseFloatQuantTensor"]
 
@@ -104,6 +105,7 @@ class GroupwiseFloatQuantTensor(GroupMixin, FloatMixin, QuantTensor, GroupwiseFl
     __new__ = GroupwiseFloatQuantTensorBase.__new__
     _fields = tuple(FieldName(name) for name in GroupwiseFloatQuantTensorBase._fields)
 
+    _function_handlers = (GROUPWISE_QUANT_TENSOR_FN_HANDLER,)
     _tensor_fields = (
         *("value_", "scale_", "zero_point_"),
         *("exponent_bit_width", "mantissa_bit_width", "exponent_bias"),

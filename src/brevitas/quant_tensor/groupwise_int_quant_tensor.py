@@ -17,6 +17,7 @@ from brevitas.quant_tensor.base_quant_tensor import (
     IntMixin,
     QuantTensor,
 )
+from brevitas.quant_tensor.groupwise_torch_handler import GROUPWISE_QUANT_TENSOR_FN_HANDLER
 
 __all__ = ["GroupwiseIntQuantTensor"]
 
@@ -76,5 +77,6 @@ class GroupwiseIntQuantTensor(GroupMixin, IntMixin, QuantTensor, GroupwisIntQuan
     __new__ = GroupwisIntQuantTensorBase.__new__
     _fields = tuple(FieldName(name) for name in GroupwisIntQuantTensorBase._fields)
 
+    _function_handlers = (GROUPWISE_QUANT_TENSOR_FN_HANDLER,)
     _tensor_fields = ("value_", "scale_", "zero_point_", "bit_width")
     _broadcast_fields = ("scale_", "zero_point_")

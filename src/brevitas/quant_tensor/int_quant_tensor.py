@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from brevitas.quant_tensor._record import build, construct, register_record, require_bits
+from brevitas.quant_tensor._record import construct, register_record, require_bits
 from brevitas.quant_tensor.base_quant_tensor import (
     FieldName,
     IntMixin,
@@ -80,21 +79,6 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     _tensor_fields = ("value", "scale", "zero_point", "bit_width")
     _broadcast_fields = ("scale", "zero_point")
 
-    def set(self, **kwargs: Any) -> IntQuantTensor:
-        """Copy with some fields replaced; see `QuantTensor.set`."""
-        result = super().set(**kwargs)
-        if "zero_point" not in kwargs:
-            object.__setattr__(result, "_has_zero_point", self._has_zero_point)
-        return result
-
-    def _derive(
-        self, value: Tensor, scale: Tensor | None = None, zero_point: Tensor | None = None
-    ) -> IntQuantTensor:
-        scale = self.scale if scale is None else scale
-        zero_point = self.zero_point if zero_point is None else zero_point
-        fields = (value, scale, zero_point, self.bit_width, self.signed, self.training)
-        return build(type(self), fields, self._has_zero_point)
-
     @classmethod
     def _from_fields(
         cls,
@@ -107,16 +91,11 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
         has_zero_point: bool | None = None,
     ) -> IntQuantTensor:
         fields = (value, scale, zero_point, bit_width, signed, training)
-        return build(cls, fields, has_zero_point)
+        return cls._build(fields, has_zero_point)
 
     @classmethod
     def _make(cls, iterable: Any) -> IntQuantTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return cls(*iterable)
-
-    @staticmethod
-    def cat(tensors: Any, dim: int = 0, out: None = None) -> Any:
-        """Concatenate as `torch.cat`; see `brevitas.quant_tensor._int_arithmetic.concatenate`."""
-        return torch.cat(list(tensors), dim, out=out)
 
 
 QuantTensor._default_class = IntQuantTensor

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brevitas.quant_tensor import _int_arithmetic as arithmetic
+from brevitas.quant_tensor import _shared_arithmetic as shared
 from brevitas.quant_tensor._accumulator import (
     FN_ACC_BITWIDTH_MAPPING,
     argument,
@@ -24,7 +25,7 @@ from brevitas.quant_tensor._accumulator import (
     with_sign_bit,
 )
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
-from brevitas.quant_tensor._int_mixin import is_affine_int
+from brevitas.quant_tensor._int_mixin import IntMixin, is_affine_int
 from brevitas.quant_tensor._layer_output import (
     TRANSPOSED,
     LayerOutput,
@@ -34,7 +35,7 @@ from brevitas.quant_tensor._layer_output import (
 )
 from brevitas.quant_tensor._tensor_interface import tensor_functions
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
-from brevitas.quant_tensor.torch_handler import QUANT_TENSOR_FN_HANDLER
+from brevitas.quant_tensor.torch_handler import CLAMPS, QUANT_TENSOR_FN_HANDLER, embedding
 
 __all__ = [
     "FN_ACC_BITWIDTH_MAPPING",
@@ -157,20 +158,7 @@ conv_transpose3d_handler = implements_int_qt(torch.conv_transpose3d)(
 )
 
 
-@implements_int_qt(F.embedding)
-def embedding_handler(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
-    """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
-    value = F.embedding(input, _unpack_quant_tensor(quant_weight), *args, **kwargs)
-    if not is_affine_int(quant_weight):
-        return value
-    fields = {}
-    for name in ("scale", "zero_point"):
-        field = getattr(quant_weight, name)
-        if not is_per_tensor(field):
-            table = field.expand(quant_weight.value.shape[0], -1) if field.dim() == 2 else field
-            field = table[input] if field.dim() == 2 else field
-        fields[name] = field
-    return quant_weight.set(value=value, **fields)
+embedding_handler = implements_int_qt(F.embedding)(embedding)
 
 
 def _pooled(x: Any, value: Tensor, elements: int, divisor: int) -> Any:
@@ -253,12 +241,12 @@ def adaptive_avg_pool2d_handler(input: Any, output_size: Any) -> Any:
     return _pooled(input, value, elements, elements)
 
 
-def _with_zeros(rule: Handler) -> Handler:
+def with_zeros(rule: Handler) -> Handler:
     """Rule of a function that may bring in zeros, which a binary tensor has no integer for."""
 
     def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
         output = rule(input, *args, **kwargs)
-        if not is_affine_int(output):
+        if not isinstance(output, IntMixin):
             return output
         bit_width = with_sign_bit(output.bit_width, (output.bit_width, output.signed))
         return output if bit_width is output.bit_width else output.set(bit_width=bit_width)
@@ -266,12 +254,10 @@ def _with_zeros(rule: Handler) -> Handler:
     return handler
 
 
-for _function in (F.relu, F.relu6, F.hardtanh, F.pad, torch.constant_pad_nd):
-    implements_int_qt(_function)(_with_zeros(QUANT_TENSOR_FN_HANDLER[_function]))
-for _function in tensor_functions("relu"):
-    implements_int_qt(_function)(_with_zeros(QUANT_TENSOR_FN_HANDLER[_function]))
+for _function in (*CLAMPS, F.pad, torch.constant_pad_nd):
+    implements_int_qt(_function)(with_zeros(QUANT_TENSOR_FN_HANDLER[_function]))
 
-cat_handler = implements_int_qt(torch.cat, torch.concat, torch.concatenate)(arithmetic.concatenate)
+cat_handler = implements_int_qt(torch.cat, torch.concat, torch.concatenate)(shared.concatenate)
 
 
 _ARITHMETIC: tuple[tuple[Handler, tuple[str, ...]], ...] = (
@@ -281,8 +267,8 @@ _ARITHMETIC: tuple[tuple[Handler, tuple[str, ...]], ...] = (
     (arithmetic.divide, ("div", "divide", "true_divide", "__truediv__")),
     (arithmetic.reverse_subtract, ("rsub", "__rsub__")),
     (arithmetic.reverse_divide, ("__rtruediv__",)),
-    (arithmetic.negate, ("neg", "negative", "__neg__")),
-    (arithmetic.absolute, ("abs", "absolute", "__abs__")),
+    (shared.negate, ("neg", "negative", "__neg__")),
+    (shared.absolute, ("abs", "absolute", "__abs__")),
     (arithmetic.matrix_multiply, ("matmul", "mm", "bmm", "__matmul__")),
     (arithmetic.reverse_matrix_multiply, ("__rmatmul__",)),
 )

@@ -75,19 +75,10 @@ def quant_invariant_handler(fn: Handler, inp: Any, *args: Any, **kwargs: Any) ->
     """
     output = fn(inp.value, *args, **kwargs)
     value = output[0] if isinstance(output, tuple) else output
-    if not all(_fits(getattr(inp, name), value, inp.value) for name in inp._broadcast_fields):
+    if not inp._fits(value):
         return output
-    result = inp._derive(value)
+    result = inp._around(value)
     return (result, *output[1:]) if isinstance(output, tuple) else result
-
-
-def _fits(field: Tensor, value: Tensor, before: Tensor) -> bool:
-    """Whether a field belongs to the same dimensions of a value as before."""
-    if field.dim() == 0 or is_per_tensor(field):
-        return True
-    same_rank = value.dim() == before.dim()
-    aligned = zip(reversed(field.shape), reversed(value.shape), strict=False)
-    return same_rank and all(size in (1, extent) for size, extent in aligned)
 
 
 def _move(fn: Handler) -> Handler:
@@ -151,10 +142,11 @@ def _dropout(fn: Handler, keeps_zeros: bool) -> Handler:
     ) -> Any:
         value = fn(inp.value, p=p, training=training, **kwargs)
         if not training or p == 0:
-            return inp.set(value=value)
+            return inp._around(value)
         if not keeps_zeros or p == 1:
             return value
-        return inp.set(value=value, scale=inp.scale / (1 - p))
+        scale = inp._broadcast_fields[0]
+        return inp._around(value, **{scale: getattr(inp, scale) / (1 - p)})
 
     return handler
 
@@ -170,10 +162,15 @@ def _in_place(fn: Handler) -> Handler:
     return handler
 
 
+# Names of functions that permute dimensions, and of those that keep the order of the elements.
+PERMUTATIONS = ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")
+RESHAPES = (
+    *("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"),
+    *("reshape_as", "view_as"),
+)
 _RULES: tuple[tuple[Callable[[Handler], Handler], tuple[str, ...]], ...] = (
-    (_permute, ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")),
-    (_reshape, ("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel")),
-    (_reshape, ("reshape_as", "view_as")),
+    (_permute, PERMUTATIONS),
+    (_reshape, RESHAPES),
     (_move, ("__getitem__", "select", "narrow", "index_select", "flip", "roll", "gather")),
     (_move, ("expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile")),
     (_move, ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")),
@@ -183,8 +180,13 @@ for _rule, _names in _RULES:
     for _function in tensor_functions(*_names):
         implements(_function)(_rule(_function))
 
-for _function in in_place_functions():
-    implements(_function)(_in_place(_function))
+# Functions that write into a tensor: refused for every kind of quantized tensor.
+IN_PLACE_FN_HANDLER: dict[Any, Handler] = {f: _in_place(f) for f in in_place_functions()}
+QUANT_TENSOR_FN_HANDLER.update(IN_PLACE_FN_HANDLER)
+
+# Functions that compute each element from the one at its place.
+CLAMPS = (F.relu, F.relu6, F.hardtanh, *tensor_functions("relu"))
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout)
 
 for _function in (
     *(F.relu, F.relu6, F.hardtanh),
@@ -198,7 +200,7 @@ for _function in (
 ):
     implements(_function)(_invariant(_function))
 
-for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout):
+for _function in DROPOUTS:
     implements(_function)(_dropout(_function, _function is not F.feature_alpha_dropout))
 implements(F.alpha_dropout)(_dropout(F.alpha_dropout, False))
 
@@ -232,3 +234,16 @@ def interpolate_handler(
     if mode not in ("nearest", "nearest-exact"):
         return interpolate(inp.value)
     return quant_invariant_handler(interpolate, inp)
+
+
+def embedding(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
+    """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
+    value = F.embedding(_unpack_quant_tensor(input), quant_weight.value, *args, **kwargs)
+    fields = {}
+    for name in quant_weight._broadcast_fields:
+        field = getattr(quant_weight, name)
+        if not is_per_tensor(field):
+            table = field.expand(quant_weight.value.shape[0], -1) if field.dim() == 2 else field
+            field = table[input] if field.dim() == 2 else field
+        fields[name] = field
+    return quant_weight._derive(value, **fields)

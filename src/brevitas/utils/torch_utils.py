@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -206,6 +207,38 @@ def padding_to_multiple(x: Tensor, dim_to_expand: int, dim_multiple: int) -> Ten
     return pad_to_dim(x, dim_to_expand, size + missing) if missing else x
 
 
+#: Floating-point type -> integer type of its size, bits of the mantissa, bits of the exponent.
+_FLOAT_LAYOUT: dict[torch.dtype, tuple[torch.dtype, int, int]] = {
+    torch.float16: (torch.int16, 10, 5),
+    torch.bfloat16: (torch.int16, 7, 8),
+    torch.float32: (torch.int32, 23, 8),
+    torch.float64: (torch.int64, 52, 11),
+}
+
+
+def leading_power(x: Tensor) -> Tensor:
+    """Return the largest power of two up to the magnitude of each element, `2**floor(log2|x|)`.
+
+    It is read off the bits, so that it is exact where a logarithm would round up to the next
+    power. Zero and subnormal numbers count as the smallest normal number, infinities and NaN as
+    the largest power of two.
+
+    Args:
+        x: Any floating-point tensor.
+
+    Returns:
+        Powers of two, finite and positive, in the shape and dtype of `x`; without a gradient.
+
+    Example:
+        >>> leading_power(torch.tensor([1.0, -5.0, 0.75]))
+        tensor([1.0000, 4.0000, 0.5000])
+    """
+    bits, mantissa, exponent = _FLOAT_LAYOUT[x.dtype]
+    mask = ((1 << exponent) - 1) << mantissa
+    power = x.detach().view(bits).bitwise_and(mask).view(x.dtype)
+    return power.clamp_(torch.finfo(x.dtype).tiny, 2.0 ** ((1 << (exponent - 1)) - 1))
+
+
 def float_internal_scale(
     x: Tensor, mantissa_bit_width: Tensor, fp_internal_scale_min: Tensor, eps: float
 ) -> Tensor:
@@ -230,9 +263,14 @@ def float_internal_scale(
     """
     limits = torch.finfo(x.dtype)
     # Zero becomes the smallest number there is, whose logarithm and gradient are finite.
-    exponent = torch.log2((x.abs() + eps).clamp_min(limits.tiny * limits.eps))
-    exponent = exponent + (exponent.floor() - exponent).detach()
-    return torch.exp2(torch.maximum(exponent - mantissa_bit_width, fp_internal_scale_min))
+    magnitude = (x.abs() + eps).clamp(limits.tiny * limits.eps, limits.max)
+    logarithm = torch.log2(magnitude)
+    # The logarithm of a power of two is an integer, at most one rounding away from it.
+    exponent = torch.log2(leading_power(magnitude)).round() + (logarithm - logarithm.detach())
+    normal = exponent - mantissa_bit_width
+    step = torch.where(normal < fp_internal_scale_min, fp_internal_scale_min, normal)
+    # A step below the smallest number would be zero; all numbers are multiples of that one.
+    return torch.exp2(step.clamp_min(math.log2(limits.tiny * limits.eps)))
 
 
 def rename_tensor(tensor: Tensor, *names: str | None) -> Tensor:

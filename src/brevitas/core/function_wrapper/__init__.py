@@ -5,7 +5,7 @@ Layer: core (L3).
 
 from __future__ import annotations
 
-from brevitas.core.function_wrapper.clamp import ClampMin, ScalarClamp, TensorClamp
+from brevitas.core.function_wrapper.clamp import ClampMin, FloatClamp, ScalarClamp, TensorClamp
 from brevitas.core.function_wrapper.learned_round import LearnedRoundSte
 from brevitas.core.function_wrapper.misc import Abs, Identity, InplaceLogTwo, LogTwo, PowerOfTwo
 from brevitas.core.function_wrapper.ops_ste import (
@@ -34,6 +34,7 @@ __all__ = [
     "CeilSte",
     "ClampMin",
     "DPURoundSte",
+    "FloatClamp",
     "FloorSte",
     "Identity",
     "InplaceLogTwo",

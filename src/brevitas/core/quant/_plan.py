@@ -30,6 +30,8 @@ from brevitas.ops.fake_quant import FakeQuantPlan
 
 __all__ = [
     "CLAMP_PASSES_GRADIENT",
+    "ROUNDING",
+    "are_plain",
     "fake_quant_plan",
     "is_plain",
     "may_fuse",
@@ -37,7 +39,8 @@ __all__ = [
     "viewed",
 ]
 
-_ROUNDING: dict[type[nn.Module], str] = {
+#: Roundings of ours that a fused operation can do, by their names in the QONNX specification.
+ROUNDING: dict[type[nn.Module], str] = {
     RoundSte: "ROUND",
     CeilSte: "CEIL",
     FloorSte: "FLOOR",
@@ -50,7 +53,7 @@ CLAMP_PASSES_GRADIENT: dict[type[nn.Module], bool] = {TensorClamp: False, Tensor
 _VIEWS = frozenset({Identity, OverSubChannelBlockView, DynamicOverSubChannelBlockView})
 _PLANS: dict[tuple[type, type], FakeQuantPlan] = {
     (rounding_type, clamp_type): FakeQuantPlan(rounding, passes)
-    for rounding_type, rounding in _ROUNDING.items()
+    for rounding_type, rounding in ROUNDING.items()
     for clamp_type, passes in CLAMP_PASSES_GRADIENT.items()
 }
 
@@ -62,7 +65,7 @@ def rounding_mode_of(float_to_int_impl: nn.Module) -> str:
         >>> rounding_mode_of(FloorSte())
         'FLOOR'
     """
-    return _ROUNDING.get(type(float_to_int_impl), type(float_to_int_impl).__name__)
+    return ROUNDING.get(type(float_to_int_impl), type(float_to_int_impl).__name__)
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -90,6 +93,16 @@ def _has_global_hooks() -> bool:
     )
 
 
+def are_plain(*modules: nn.Module) -> bool:
+    """True when calling them does nothing but their ``forward``, and no hook is set for all.
+
+    Example:
+        >>> are_plain(nn.ReLU(), nn.Tanh())
+        True
+    """
+    return not _has_global_hooks() and all(is_plain(module) for module in modules)
+
+
 def may_fuse(delay: nn.Module, *parts: nn.Module) -> bool:
     """True where the delay is over, and neither it nor another part carries a hook.
 
@@ -101,9 +114,9 @@ def may_fuse(delay: nn.Module, *parts: nn.Module) -> bool:
         >>> may_fuse(DelayWrapper(0), TensorClamp()), may_fuse(DelayWrapper(1))
         (True, False)
     """
-    if type(delay) is not DelayWrapper or delay.may_delay or _has_global_hooks():
+    if type(delay) is not DelayWrapper or delay.may_delay:
         return False
-    return all(is_plain(part) for part in (delay, delay.delay_impl, *parts))
+    return are_plain(delay, delay.delay_impl, *parts)
 
 
 def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brevitas.core._phase import PhasedModule, RecentBatches
 from brevitas.core._state import PROGRESS, save_progress
+from brevitas.core._trial import on_trial
 
 __all__ = ["DelayWrapper"]
 
@@ -39,7 +40,7 @@ class _DelayQuant(PhasedModule):
         self.delaying = self.quant_delay_steps > 0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        if not (self.delaying or self._was_delayed(x)):
+        if on_trial() or not (self.delaying or self._was_delayed(x)):
             return y
         if self.training:
             self.take_step(self._written, _fingerprint(x))

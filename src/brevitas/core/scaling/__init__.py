@@ -1,5 +1,6 @@
-"""Scales of integer quantizers: constants, parameters and statistics. Layer: core (L3)."""
+"""Scales of quantizers: constants, parameters and statistics. Layer: core (L3)."""
 
+from brevitas.core.scaling.float_scaling import FloatScaling, RoundMidMaxSte
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
 from brevitas.core.scaling.runtime import (
     RuntimeDynamicGroupStatsScaling,
@@ -23,12 +24,14 @@ __all__ = [
     "SCALAR_SHAPE",
     "SCALING_STATS_REDUCE_DIM",
     "ConstScaling",
+    "FloatScaling",
     "IntScaling",
     "ParameterFromRuntimeStatsScaling",
     "ParameterFromStatsFromParameterScaling",
     "ParameterScaling",
     "PowerOfTwoIntScaling",
     "RuntimeDynamicGroupStatsScaling",
+    "RoundMidMaxSte",
     "RuntimeStatsScaling",
     "ScalingImplType",
     "ScalingPerOutputType",

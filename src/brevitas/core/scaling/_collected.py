@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from brevitas.core._phase import PhasedModule, RecentBatches
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
+from brevitas.core._trial import on_trial
 
 __all__ = ["CollectedParameter"]
 
@@ -87,6 +88,8 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         ``value`` takes part in the statistic with gradient exactly zero, so that distributed
         training sees it used before it is learned.
         """
+        if on_trial():
+            return self._statistic(x) if self.collecting else None
         if not (self.collecting or self._was_collected(x)):
             return None
         statistic = self._statistic(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brevitas.core._phase import in_backward
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
+from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.scaling._group import RuntimeDynamicGroupStatsScaling
 from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
@@ -250,7 +251,7 @@ class RuntimeStats(LearnedValueModule):
         if not self.training:
             return self.running_stats
         statistic = self.stats(self.stats_input_view_shape_impl(x))
-        if torch.compiler.is_compiling() or not in_backward():
+        if not on_trial() and (torch.compiler.is_compiling() or not in_backward()):
             self._observe(statistic)
         return statistic
 

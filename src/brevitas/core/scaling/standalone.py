@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core._state import LearnedValueModule
+from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.shape import OverTensorView
 from brevitas.core.scaling._collected import CollectedParameter
 from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
@@ -319,6 +320,8 @@ class ParameterFromStatsFromParameterScaling(LearnedValueModule):
     def read(self, x: Tensor | None) -> ScaleSource:
         """Return the parameter, which is set from the statistic first where that was not done."""
         if not self.init_done:
+            if on_trial():
+                return ScaleSource(SourceKind.STATISTIC, self.parameter_list_stats(x))
             self.init_from_statistics(x)
         return ScaleSource(SourceKind.STORED, self.value)
 

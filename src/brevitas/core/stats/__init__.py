@@ -6,16 +6,20 @@ Layer: core (L3).
 from __future__ import annotations
 
 from brevitas.core.stats.stats_op import (
+    MSE,
     AbsAve,
     AbsMax,
     AbsMaxAve,
     AbsMaxL2,
     AbsMinMax,
     AbsPercentile,
+    HalfQuadraticOptimizerScale,
+    HalfQuadraticOptimizerZeroPoint,
     L1Norm,
     L2Norm,
     MeanLearnedSigmaStd,
     MeanSigmaStd,
+    MSEUniformStepBase,
     NegativeMinOrZero,
     NegativePercentileOrZero,
     PercentileInterval,
@@ -26,6 +30,7 @@ from brevitas.inject.enum import StatsOp
 
 __all__ = [
     "DEFAULT_MOMENTUM",
+    "MSE",
     "SCALAR_SHAPE",
     "AbsAve",
     "AbsMax",
@@ -33,8 +38,11 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "HalfQuadraticOptimizerScale",
+    "HalfQuadraticOptimizerZeroPoint",
     "L1Norm",
     "L2Norm",
+    "MSEUniformStepBase",
     "MeanLearnedSigmaStd",
     "MeanSigmaStd",
     "NegativeMinOrZero",

@@ -21,17 +21,25 @@ from brevitas.core.stats._average import (
     MeanLearnedSigmaStd,
     MeanSigmaStd,
 )
+from brevitas.core.stats._hqo import (
+    HalfQuadraticOptimizerScale,
+    HalfQuadraticOptimizerZeroPoint,
+    shrink_lp_op,
+)
+from brevitas.core.stats._mse import MSE, MSEUniformStepBase
 from brevitas.core.stats._percentile import (
     AbsPercentile,
     NegativePercentileOrZero,
     PercentileInterval,
 )
 from brevitas.core.stats._registry import SIGNEDNESS_STATS, register_stats_implementation
+from brevitas.core.stats._search import mse_fib_search, mse_grid_search
 from brevitas.core.stats._selection import masked_median
 from brevitas.core.stats.stats_wrapper import SCALAR_SHAPE
 
 __all__ = [
     "DEFAULT_STD_DEV_EPSILON",
+    "MSE",
     "SCALAR_SHAPE",
     "SIGNEDNESS_STATS",
     "AbsAve",
@@ -40,8 +48,11 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "HalfQuadraticOptimizerScale",
+    "HalfQuadraticOptimizerZeroPoint",
     "L1Norm",
     "L2Norm",
+    "MSEUniformStepBase",
     "MeanLearnedSigmaStd",
     "MeanSigmaStd",
     "NegativeMinOrZero",
@@ -49,5 +60,8 @@ __all__ = [
     "PercentileInterval",
     "SignedAbsMax",
     "masked_median",
+    "mse_fib_search",
+    "mse_grid_search",
     "register_stats_implementation",
+    "shrink_lp_op",
 ]

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from brevitas.core.bit_width import BitWidthConst, BitWidthParameter, BitWidthStatefulConst
+from brevitas.core.bit_width._validation import check_bit_width
+from brevitas.core.bit_width.float import (
+    ComputeMaxMantissa,
+    MantissaBitWidthConst,
+    StaticMaxMantissa,
+)
 from brevitas.core.function_wrapper import (
     CeilSte,
     DPURoundSte,
@@ -62,6 +69,7 @@ from brevitas.inject.enum import (
 
 __all__ = [
     "SolveBitWidth",
+    "SolveFloatBitWidth",
     "SolveIntQuant",
     "SolveRestriction",
     "SolveRounding",
@@ -78,6 +86,8 @@ _BIT_WIDTH: dict[BitWidthImplType, type[nn.Module]] = {
     BitWidthImplType.PARAMETER: BitWidthParameter,
     BitWidthImplType.STATEFUL_CONST: BitWidthStatefulConst,
 }
+#: The same for the mantissa of a minifloat, which may have no bits.
+_MANTISSA_BIT_WIDTH = {**_BIT_WIDTH, BitWidthImplType.CONST: MantissaBitWidthConst}
 _ROUNDING: dict[FloatToIntImplType, type[nn.Module]] = {
     FloatToIntImplType.ROUND: RoundSte,
     FloatToIntImplType.CEIL: CeilSte,
@@ -191,6 +201,48 @@ class SolveBitWidth(ExtendedInjector):
         return choose(_BIT_WIDTH, bit_width_impl_type, "bit_width_impl_type")
 
 
+class SolveFloatBitWidth(ExtendedInjector):
+    """Bit widths of a minifloat and their ``_impl_type`` -> the parts that give them."""
+
+    @value
+    def exponent_bit_width_impl(
+        exponent_bit_width: int,
+        exponent_bit_width_impl_type: Any = None,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+    ) -> Any:
+        part = choose(_BIT_WIDTH, exponent_bit_width_impl_type, "exponent_bit_width_impl_type")
+        bits = check_bit_width(exponent_bit_width, "exponent_bit_width", 1)
+        return None if part is None else part(bits, dtype=dtype, device=device)
+
+    @value
+    def mantissa_bit_width_impl(
+        mantissa_bit_width: int,
+        mantissa_bit_width_impl_type: Any = None,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+    ) -> Any:
+        part = choose(
+            _MANTISSA_BIT_WIDTH, mantissa_bit_width_impl_type, "mantissa_bit_width_impl_type"
+        )
+        bits = check_bit_width(mantissa_bit_width, "mantissa_bit_width", 0)
+        return None if part is None else part(bits, dtype=dtype, device=device)
+
+    @value
+    def compute_max_mantissa(
+        mantissa_bit_width: int,
+        mantissa_bit_width_impl_type: Any = None,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+    ) -> Any:
+        kind = as_member(
+            BitWidthImplType, mantissa_bit_width_impl_type, "mantissa_bit_width_impl_type"
+        )
+        if kind is not BitWidthImplType.CONST:
+            return ComputeMaxMantissa()
+        return StaticMaxMantissa(mantissa_bit_width, device, dtype)
+
+
 class SolveRounding(ExtendedInjector):
     """``float_to_int_impl_type`` -> ``float_to_int_impl``, learned rounding included."""
 
@@ -243,6 +295,13 @@ class SolveStats(ExtendedInjector):
     def scaling_stats_input_view_shape_impl(
         scaling_stats_op: Any = None, scaling_per_output: Any = None
     ) -> Any:
+        return _STATS_VIEW[_reduced_part(scaling_stats_op, scaling_per_output)]
+
+    @value
+    def inner_stats_input_view_shape_impl(
+        scaling_stats_op: Any = None, scaling_per_output: Any = None
+    ) -> Any:
+        # A searched statistic is given the tensor as it is and reduces this view of it.
         return _STATS_VIEW[_reduced_part(scaling_stats_op, scaling_per_output)]
 
     @value

@@ -15,8 +15,8 @@ from torch import Tensor
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import ROUNDING_MODES
 from brevitas.quant_tensor._compare import require
-from brevitas.quant_tensor._int_arithmetic import in_step
 from brevitas.quant_tensor._int_mixin import SINGLE_PRECISION_DEVICES
+from brevitas.quant_tensor._shared_arithmetic import in_step
 from brevitas.quant_tensor.exact._integer_range import (
     Field,
     IntegerRange,

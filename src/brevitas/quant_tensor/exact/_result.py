@@ -14,8 +14,8 @@ from torch import Tensor
 
 from brevitas.ops.fake_quant import needs_autograd
 from brevitas.quant_tensor._compare import require
-from brevitas.quant_tensor._int_arithmetic import in_step
 from brevitas.quant_tensor._record import as_field
+from brevitas.quant_tensor._shared_arithmetic import in_step
 from brevitas.quant_tensor.exact._integer_range import (
     Field,
     IntegerRange,

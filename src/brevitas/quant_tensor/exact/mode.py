@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from brevitas.quant_tensor import _int_arithmetic as default
+from brevitas.quant_tensor import _shared_arithmetic as shared
 from brevitas.quant_tensor._tensor_interface import QuantTensorMode, tensor_functions
+from brevitas.quant_tensor.base_quant_tensor import QuantTensor
 from brevitas.quant_tensor.exact import rules
 from brevitas.quant_tensor.exact._settings import Options, Settings
-from brevitas.quant_tensor.int_quant_tensor import IntQuantTensor
 from brevitas.quant_tensor.int_torch_handler import INT_QUANT_TENSOR_FN_HANDLER
 
 __all__ = ["integer_arithmetic"]
@@ -67,8 +68,8 @@ _COUNTERPARTS: dict[Any, Rule] = {
     default.multiply: _of_pair(rules.mul),
     default.matrix_multiply: _of_pair(rules.matmul),
     default.reverse_matrix_multiply: _reflected(rules.matmul),
-    default.negate: _of_one(rules.neg),
-    default.concatenate: _cat,
+    shared.negate: _of_one(rules.neg),
+    shared.concatenate: _cat,
 }
 _SHIFTS = ((rules.left_shift, "left", "__lshift__"), (rules.right_shift, "right", "__rshift__"))
 
@@ -143,6 +144,6 @@ class integer_arithmetic(QuantTensorMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         rule = self.find_rule(func)
-        if rule is None or not any(issubclass(kind, IntQuantTensor) for kind in types):
+        if rule is None or not any(issubclass(kind, QuantTensor) for kind in types):
             rule = func
         return rule(*args, **(kwargs or {}))

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from brevitas.ops.fake_quant import ROUNDING_MODES
 from brevitas.quant_tensor._compare import require, require_equal
-from brevitas.quant_tensor._int_arithmetic import concatenated_field, has_zero_point, in_step
 from brevitas.quant_tensor._record import as_field, check_fields
+from brevitas.quant_tensor._shared_arithmetic import concatenated_field, has_zero_point, in_step
 from brevitas.quant_tensor.exact._integer_range import (
     Field,
     IntegerRange,

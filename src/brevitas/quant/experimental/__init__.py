@@ -1,0 +1,1 @@
+"""Older paths of the minifloat and group-wise quantizers. Layer: quant (L5)."""

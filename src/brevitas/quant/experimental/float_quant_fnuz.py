@@ -1,0 +1,41 @@
+"""The older path of ``brevitas.quant.float_quant_fnuz``. Layer: quant (L5)."""
+
+from brevitas.quant.float_quant_fnuz import (
+    Fp8e4m3FNUZAct,
+    Fp8e4m3FNUZActPerTensorFloat,
+    Fp8e4m3FNUZWeight,
+    Fp8e4m3FNUZWeightPerChannelFloat,
+    Fp8e4m3FNUZWeightPerTensorFloat,
+    Fp8e5m2FNUZAct,
+    Fp8e5m2FNUZActPerTensorFloat,
+    Fp8e5m2FNUZWeight,
+    Fp8e5m2FNUZWeightPerChannelFloat,
+    Fp8e5m2FNUZWeightPerTensorFloat,
+    FpFNUZAct,
+    FpFNUZActPerChannelFloat2d,
+    FpFNUZActPerTensorFloat,
+    FpFNUZMixin,
+    FpFNUZWeight,
+    FpFNUZWeightPerChannelFloat,
+    FpFNUZWeightPerTensorFloat,
+)
+
+__all__ = [
+    "Fp8e4m3FNUZAct",
+    "Fp8e4m3FNUZActPerTensorFloat",
+    "Fp8e4m3FNUZWeight",
+    "Fp8e4m3FNUZWeightPerChannelFloat",
+    "Fp8e4m3FNUZWeightPerTensorFloat",
+    "Fp8e5m2FNUZAct",
+    "Fp8e5m2FNUZActPerTensorFloat",
+    "Fp8e5m2FNUZWeight",
+    "Fp8e5m2FNUZWeightPerChannelFloat",
+    "Fp8e5m2FNUZWeightPerTensorFloat",
+    "FpFNUZAct",
+    "FpFNUZActPerChannelFloat2d",
+    "FpFNUZActPerTensorFloat",
+    "FpFNUZMixin",
+    "FpFNUZWeight",
+    "FpFNUZWeightPerChannelFloat",
+    "FpFNUZWeightPerTensorFloat",
+]

@@ -1,0 +1,41 @@
+"""The older path of ``brevitas.quant.float_quant_ocp``. Layer: quant (L5)."""
+
+from brevitas.quant.float_quant_ocp import (
+    Fp8e4m3OCPAct,
+    Fp8e4m3OCPActPerTensorFloat,
+    Fp8e4m3OCPWeight,
+    Fp8e4m3OCPWeightPerChannelFloat,
+    Fp8e4m3OCPWeightPerTensorFloat,
+    Fp8e5m2OCPAct,
+    Fp8e5m2OCPActPerTensorFloat,
+    Fp8e5m2OCPWeight,
+    Fp8e5m2OCPWeightPerChannelFloat,
+    Fp8e5m2OCPWeightPerTensorFloat,
+    FpOCPAct,
+    FpOCPActPerChannelFloat2d,
+    FpOCPActPerTensorFloat,
+    FpOCPMixin,
+    FpOCPWeight,
+    FpOCPWeightPerChannelFloat,
+    FpOCPWeightPerTensorFloat,
+)
+
+__all__ = [
+    "Fp8e4m3OCPAct",
+    "Fp8e4m3OCPActPerTensorFloat",
+    "Fp8e4m3OCPWeight",
+    "Fp8e4m3OCPWeightPerChannelFloat",
+    "Fp8e4m3OCPWeightPerTensorFloat",
+    "Fp8e5m2OCPAct",
+    "Fp8e5m2OCPActPerTensorFloat",
+    "Fp8e5m2OCPWeight",
+    "Fp8e5m2OCPWeightPerChannelFloat",
+    "Fp8e5m2OCPWeightPerTensorFloat",
+    "FpOCPAct",
+    "FpOCPActPerChannelFloat2d",
+    "FpOCPActPerTensorFloat",
+    "FpOCPMixin",
+    "FpOCPWeight",
+    "FpOCPWeightPerChannelFloat",
+    "FpOCPWeightPerTensorFloat",
+]

@@ -1,0 +1,132 @@
+"""Torch functions that keep the groups of a tensor with a scale for each group whole.
+
+Layer: quant_tensor (L2).
+
+Where a function takes groups apart, the result is a plain tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from brevitas.quant_tensor import _shared_arithmetic as shared
+from brevitas.quant_tensor._broadcast_fields import blocks, permute_field, reshape_field
+from brevitas.quant_tensor._tensor_interface import tensor_functions
+from brevitas.quant_tensor.int_torch_handler import with_zeros
+from brevitas.quant_tensor.torch_handler import (
+    CLAMPS,
+    DROPOUTS,
+    IN_PLACE_FN_HANDLER,
+    PERMUTATIONS,
+    QUANT_TENSOR_FN_HANDLER,
+    RESHAPES,
+)
+
+__all__ = ["GROUPWISE_QUANT_TENSOR_FN_HANDLER"]
+
+Handler = Callable[..., Any]
+
+# torch function -> its rule for tensors with groups; other functions give plain tensors.
+GROUPWISE_QUANT_TENSOR_FN_HANDLER: dict[Any, Handler] = {
+    **IN_PLACE_FN_HANDLER,
+    **{f: with_zeros(QUANT_TENSOR_FN_HANDLER[f]) for f in CLAMPS},
+    **{f: QUANT_TENSOR_FN_HANDLER[f] for f in DROPOUTS},
+    **dict.fromkeys(tensor_functions("neg", "negative", "__neg__"), shared.negate),
+    **dict.fromkeys(tensor_functions("abs", "absolute", "__abs__"), shared.absolute),
+}
+
+
+def _permutation(fn: Handler, rank: int, args: Any, kwargs: Any) -> list[int]:
+    """Which dimension a function puts at each place, read off a shape of different sizes."""
+    probe = torch.empty(tuple(range(rank)), device="meta")
+    return list(fn(probe, *args, **kwargs).shape)
+
+
+def _permute(fn: Handler) -> Handler:
+    """Rule of a function that permutes dimensions: the two of the groups stay together."""
+
+    def handler(inp: Any, *args: Any, **kwargs: Any) -> Any:
+        rank = len(inp.shape)
+        dim = inp.group_dim % rank
+        order = _permutation(fn, rank, args, kwargs)
+        stored: list[int] = []
+        for d in order:
+            stored += [d, d + 1] if d == dim else [d + (d > dim)]
+        fields = {
+            name: permute_field(getattr(inp, name), rank + 1, lambda x: x.permute(stored))
+            for name in inp._broadcast_fields
+        }
+        return inp._derive(
+            inp.value_.permute(stored),
+            **fields,
+            group_dim=_signed_like(inp.group_dim, order.index(dim), rank),
+            dequant_shape=torch.Size([inp.shape[d] for d in order]),
+        )
+
+    return handler
+
+
+def _signed_like(given: int, dim: int, rank: int) -> int:
+    """A dimension, counted from the end if the given one is."""
+    return dim - rank if given < 0 else dim
+
+
+def _group_dim_after(old: Sequence[int], new: Sequence[int], dim: int, size: int) -> int | None:
+    """Where the groups run after a reshape, None if it takes them apart.
+
+    Args:
+        old: Shape before.
+        new: Shape after.
+        dim: Dimension along which the groups run before.
+        size: Elements of a group.
+    """
+    if 0 in old:
+        return None
+    for old_dims, new_dims in blocks(old, new):
+        if dim not in old_dims:
+            continue
+        inner = [new[d] for d in new_dims if new[d] != 1]
+        if [old[d] for d in old_dims if old[d] != 1] == inner:  # only ones come or go
+            position = sum(old[d] != 1 for d in old_dims if d < dim)
+            places = [d for d in new_dims if new[d] != 1]
+            return places[position] if old[dim] != 1 else None
+        is_last = all(old[d] == 1 for d in old_dims if d > dim)
+        last = max((d for d in new_dims if new[d] != 1), default=None)
+        is_whole = old[dim] % size == 0 and last is not None and new[last] % size == 0
+        return last if is_last and is_whole else None
+    return None
+
+
+def _reshape(fn: Handler) -> Handler:
+    """Rule of a function that keeps the elements in their order."""
+
+    def handler(inp: Any, *args: Any, **kwargs: Any) -> Any:
+        # Where the last group is filled up, the value is a part of it: not contiguous.
+        value = fn(inp.value.contiguous(), *args, **kwargs)
+        old, new, size = inp.shape, value.shape, inp.group_size
+        dim = inp.group_dim % len(old)
+        new_dim = _group_dim_after(old, new, dim, size)
+        if new_dim is None:
+            return value
+        groups = -(-new[new_dim] // size)
+        stored = (*new[:new_dim], groups, size, *new[new_dim + 1 :])
+        fields = {
+            name: reshape_field(getattr(inp, name), inp.value_.shape, stored)
+            for name in inp._broadcast_fields
+        }
+        return inp._derive(
+            inp.value_.reshape(stored),
+            **fields,
+            group_dim=_signed_like(inp.group_dim, new_dim, len(new)),
+            dequant_shape=new,
+        )
+
+    return handler
+
+
+for _rule, _names in ((_permute, PERMUTATIONS), (_reshape, RESHAPES)):
+    for _function in tensor_functions(*_names):
+        GROUPWISE_QUANT_TENSOR_FN_HANDLER[_function] = _rule(_function)
