@@ -1,8 +1,7 @@
 """A try of a quantizer with another statistic, which leaves no trace. Layer: core (L3).
 
 A searched statistic quantizes with each of its candidates and keeps the best. While one is tried,
-the statistic answers with the candidate, other searched statistics answer with what their search
-starts from, and no part collects, counts or learns.
+the statistic answers with the candidate, and no part collects, counts or learns.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ class Trial(NamedTuple):
 
     statistic: nn.Module
     candidate: Tensor
+    is_zero_point: bool
 
 
 class _Current(threading.local):
@@ -49,12 +49,15 @@ def on_trial() -> bool:
 
 
 @contextmanager
-def trying(statistic: nn.Module, candidate: Tensor) -> Iterator[None]:
+def trying(
+    statistic: nn.Module, candidate: Tensor, is_zero_point: bool = False
+) -> Iterator[None]:
     """Let a statistic answer with a candidate.
 
     Args:
         statistic: the statistic that searches.
         candidate: its answer, of the shape of the statistic.
+        is_zero_point: True where a zero point follows from the statistic.
 
     Example:
         >>> import torch
@@ -63,7 +66,7 @@ def trying(statistic: nn.Module, candidate: Tensor) -> Iterator[None]:
         (True, tensor(0.5000))
     """
     before = _current.trial
-    _current.trial = Trial(statistic, candidate)
+    _current.trial = Trial(statistic, candidate, is_zero_point)
     try:
         yield
     finally:

@@ -106,7 +106,9 @@ class _HalfQuadraticOptimizer(SearchedStatistic, HostModule):
             integers = torch.round(value / scale + zero_point)
             rest = shown - shrink_lp_op(error, beta, self.lp_norm)
             solution = self.solve(_Quantized(rest, integers, scale, zero_point, bit_width))
-            candidate = solution.reshape(xl.shape)
+            solution = solution.reshape(xl.shape)
+            # A channel of zeros has no solution, and needs none.
+            candidate = torch.where(torch.isnan(solution), candidate, solution)
             beta *= self.kappa
         return best
 
@@ -163,7 +165,11 @@ class HalfQuadraticOptimizerScale(_HalfQuadraticOptimizer):
         hqo_iters_scale: int = 1000,
     ) -> None:
         super().__init__(
-            proxy_module, hqo_init_op_scale, inner_stats_input_view_shape_impl, stats_reduce_dim
+            proxy_module,
+            hqo_init_op_scale,
+            inner_stats_input_view_shape_impl,
+            stats_reduce_dim,
+            is_zero_point=False,
         )
         self._set_hyperparameters(
             hqo_beta_scale, hqo_kappa_scale, hqo_lp_norm_scale, hqo_iters_scale, keepdim
@@ -224,7 +230,11 @@ class HalfQuadraticOptimizerZeroPoint(_HalfQuadraticOptimizer):
         hqo_iters_zp: int = 1000,
     ) -> None:
         super().__init__(
-            proxy_module, hqo_init_op_zp, inner_stats_input_view_shape_impl, stats_reduce_dim
+            proxy_module,
+            hqo_init_op_zp,
+            inner_stats_input_view_shape_impl,
+            stats_reduce_dim,
+            is_zero_point=True,
         )
         self._set_hyperparameters(hqo_beta_zp, hqo_kappa_zp, hqo_lp_norm_zp, hqo_iters_zp, keepdim)
 

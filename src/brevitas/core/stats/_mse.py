@@ -49,8 +49,7 @@ class MSE(SearchedStatistic):
     """Candidate with the least squared error: ``argmin_s sum((x - quantize(x, s)) ** 2)``.
 
     Candidates lie between ``init = mse_init_op(x)`` and ``mse_base_op(init)``; each channel, or
-    group, has its own. A scale and a zero point are searched one after the other: while one is
-    searched, the other is what its own search starts from, or what it has already learned.
+    group, has its own.
 
     Args:
         proxy_module: proxy of the quantizer that the statistic is part of.
@@ -61,6 +60,8 @@ class MSE(SearchedStatistic):
         stats_reduce_dim: dimension of the view to reduce, or None for all of them.
         mse_search_method: ``"grid"`` tries all candidates, ``"fibonacci"`` closes in on a minimum.
         bipolar_search: search the negated candidates, too, with half of the tries each.
+        is_zero_point: True for the statistic of a zero point, which is tried at the scale that
+            was found for the same tensor. A scale is tried with the zero point at its start.
 
     Raises:
         ValueError: for an unknown method, or less than 2 tries (4 where bipolar).
@@ -85,9 +86,14 @@ class MSE(SearchedStatistic):
         stats_reduce_dim: int | None = None,
         mse_search_method: str = "fibonacci",
         bipolar_search: bool = False,
+        is_zero_point: bool = False,
     ) -> None:
         super().__init__(
-            proxy_module, mse_init_op, inner_stats_input_view_shape_impl, stats_reduce_dim
+            proxy_module,
+            mse_init_op,
+            inner_stats_input_view_shape_impl,
+            stats_reduce_dim,
+            is_zero_point,
         )
         if mse_search_method not in _SEARCHES:
             accepted = ", ".join(map(repr, _SEARCHES))

@@ -53,6 +53,8 @@ class SearchedStatistic(nn.Module):
         init_op: statistic from which the search starts, reducing the view.
         view: view of the tensor, and of its quantization error, that is reduced.
         stats_reduce_dim: dimension of the view to reduce, or None for all of them.
+        is_zero_point: True for the statistic of a zero point, which is tried at the scale that
+            was found for the same tensor. A scale is tried with the zero point at its start.
 
     Raises:
         TypeError: for a proxy that cannot quantize candidates.
@@ -64,6 +66,7 @@ class SearchedStatistic(nn.Module):
         init_op: nn.Module,
         view: nn.Module,
         stats_reduce_dim: int | None,
+        is_zero_point: bool,
     ) -> None:
         super().__init__()
         if not callable(getattr(proxy_module, "try_quantize", None)):
@@ -76,6 +79,9 @@ class SearchedStatistic(nn.Module):
         self.init_op = init_op
         self.input_view_shape_impl = view
         self.stats_reduce_dim = stats_reduce_dim
+        self.is_zero_point = is_zero_point
+        #: The result of the last search.
+        self.found: Tensor | None = None
 
     @property
     def quantizer(self) -> CandidateQuantizer:
@@ -88,7 +94,7 @@ class SearchedStatistic(nn.Module):
 
     def quantize(self, x: Tensor, candidate: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` for a given statistic."""
-        with trying(self, candidate):
+        with trying(self, candidate, self.is_zero_point):
             return self.quantizer.try_quantize(x)
 
     @abstractmethod
@@ -101,8 +107,13 @@ class SearchedStatistic(nn.Module):
         trial = current_trial()
         with torch.no_grad():
             if trial is None:
-                return self.search(x.detach())
-            return trial.candidate if trial.statistic is self else self.start(x.detach())
+                self.found = self.search(x.detach())
+                return self.found
+            if trial.statistic is self:
+                return trial.candidate
+            if trial.is_zero_point and self.found is not None:
+                return self.found
+            return self.start(x.detach())
 
 
 def mse_grid_search(
