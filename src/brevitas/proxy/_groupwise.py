@@ -44,9 +44,12 @@ class GroupwiseProxy(QuantProxyFromInjector):
 
     def apply_input_view(self, x: Tensor) -> Tensor:
         """Return ``x`` with its last group filled up with zeros."""
-        in_groups = self.input_view_impl(x)
         dim = self.group_dim % x.dim()
-        return in_groups.flatten(dim, dim + 1)
+        return self.as_quantized(x).flatten(dim, dim + 1)
+
+    def as_quantized(self, x: Tensor) -> Tensor:
+        """Return ``x`` in groups."""
+        return self.input_view_impl(x)
 
     def quantized_value(self, value: Tensor, x: Tensor) -> Tensor:
         """Return a value in groups in the shape of ``x``."""

@@ -193,6 +193,10 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         """Return ``x`` with as many elements as are quantized, where groups are filled up."""
         return x
 
+    def as_quantized(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the shape in which the quantizer returns it: in groups, or as it is."""
+        return x
+
     def quantized_value(self, value: Tensor, x: Tensor) -> Tensor:
         """Return what the quantizer made of ``x``, in the shape of ``x``."""
         return value

@@ -40,8 +40,8 @@ class CandidateQuantizer(Protocol):
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
         ...
 
-    def apply_input_view(self, x: Tensor) -> Tensor:
-        """Return ``x`` in the shape in which it is quantized."""
+    def as_quantized(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the shape in which the quantizer returns it."""
         ...
 
 
@@ -90,7 +90,7 @@ class SearchedStatistic(nn.Module):
 
     def start(self, x: Tensor) -> Tensor:
         """Return the statistic from which the search starts."""
-        return self.init_op(self.input_view_shape_impl(self.quantizer.apply_input_view(x)))
+        return self.init_op(self.input_view_shape_impl(self.quantizer.as_quantized(x)))
 
     def quantize(self, x: Tensor, candidate: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` for a given statistic."""

@@ -36,6 +36,7 @@ from brevitas.core.function_wrapper.learned_round import (
     LearnedRoundIdentity,
     LearnedRoundSigmoid,
 )
+from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant import IntQuant
 from brevitas.core.restrict_val import (
     FloatRestrictValue,
@@ -301,8 +302,10 @@ class SolveStats(ExtendedInjector):
     def inner_stats_input_view_shape_impl(
         scaling_stats_op: Any = None, scaling_per_output: Any = None
     ) -> Any:
-        # A searched statistic is given the tensor as it is and reduces this view of it.
-        return _STATS_VIEW[_reduced_part(scaling_stats_op, scaling_per_output)]
+        # A searched statistic is given the tensor as it is and reduces this view of it, which
+        # has been brought into groups before.
+        reduced = _reduced_part(scaling_stats_op, scaling_per_output)
+        return Identity if reduced is ScalingPerOutputType.GROUP else _STATS_VIEW[reduced]
 
     @value
     def permute_dims(scaling_stats_permute_dims: Any = None) -> Any:
