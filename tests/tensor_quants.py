@@ -13,13 +13,20 @@ from torch import Tensor, nn
 import brevitas.nn as qnn
 from brevitas.core.quant import PrescaledRestrictIntQuant, RescalingIntQuant
 from brevitas.inject.enum import ScalingImplType
-from brevitas.quant import fixed_point, scaled_int, shifted_scaled_int, ternary
+from brevitas.quant import fixed_point, mx_quant_ocp, scaled_int, shifted_scaled_int, ternary
+from brevitas.quant.mx_quant_ocp import MXActMixin
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 
 FUSED = (RescalingIntQuant, PrescaledRestrictIntQuant)
 BIAS_SCALE = torch.tensor([0.011, 0.02, 0.5, 0.3])
-# A name of each quantizer that has no number of bits of its own.
-EXTRA: dict[str, dict[str, Any]] = {"IntBias": {"bit_width": 8}}
+# What quantizers leave to whoever uses them.
+EXTRA: dict[str, dict[str, Any]] = {
+    "IntBias": {"bit_width": 8},
+    # Groups that do not divide the data, whose last one is filled up.
+    "ShiftedUint8WeightGroupQuantFloat": {"group_size": 16},
+    "MXInt8Act": {"group_dim": -1, "group_size": 8},
+    "MXFloat8e4m3Act": {"group_dim": -1, "group_size": 8},
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Row:
         """Whether the scale is declared as a constant."""
         declared = self.quantizer.let(scaling_impl_type=None) if self.is_bias else self.quantizer
         return declared.scaling_impl_type is ScalingImplType.CONST
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether an activation has a scale of its own for each input."""
+        return self.is_act and issubclass(self.quantizer, MXActMixin)
 
     @property
     def bits(self) -> int:
@@ -83,6 +95,8 @@ def _encode(value: Any) -> Any:
     """Spell a declared value as the contract does."""
     if isinstance(value, Enum):
         return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, nn.Module):
+        return repr(value)
     if isinstance(value, type):
         return f"class:{value.__module__}.{value.__qualname__}"
     return list(value) if isinstance(value, tuple) else value
@@ -98,6 +112,13 @@ def assert_declares(quantizer: Any, contract: dict[str, dict[str, Any]]) -> None
     assert {name: part.__name__ for name, part in declared.items()} == names
 
 
+def as_given(value: Tensor, x: Tensor) -> Tensor:
+    """Bring a quantized value, which may be in groups, into the shape of what was quantized."""
+    if value.dim() == x.dim():
+        return value
+    return value.flatten(-2)[..., : x.shape[-1]]
+
+
 def bias_scale(dtype: torch.dtype) -> Tensor:
     return BIAS_SCALE.to(torch.promote_types(dtype, torch.float32), copy=True)
 
@@ -111,7 +132,7 @@ def run(tensor_quant: nn.Module, x: Tensor, scale: Tensor | None = None) -> tupl
 
 def rows() -> Iterator[Row]:
     solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver)
-    for module in (scaled_int, fixed_point, shifted_scaled_int, ternary):
+    for module in (scaled_int, fixed_point, shifted_scaled_int, ternary, mx_quant_ocp):
         for name in module.__all__:
             quantizer = getattr(module, name)
             if not issubclass(quantizer, solvers):
