@@ -168,7 +168,7 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
         if not self.is_quant_enabled:
             y = fused.activation_impl(value)
             keeps_grid = isinstance(x, QuantTensor) and self.is_passthrough_act
-            return x.set(value=y) if keeps_grid else y
+            return x._around(y) if keeps_grid else y
         if self._export_mode:
             handler: Any = self.export_handler
             out = handler(fused.activation_impl(value))

@@ -61,20 +61,29 @@ class FloatMixin:
             value = value.double()
         return value / self.scale.detach() + self.zero_point.detach()
 
+    def _end(self) -> tuple[Tensor, Any]:
+        """Exponent and significand of the largest number of the format."""
+        bits = self.mantissa_bit_width.detach()
+        below, significand = largest_significand(bits, self.nan_values, self.inf_values)
+        return torch.exp2(self.exponent_bit_width.detach()) - 1 - int(below), significand
+
     def _largest(self) -> Tensor:
         """The largest number of the format."""
-        below_last, significand = largest_significand(
-            self.mantissa_bit_width, self.nan_values, self.inf_values
-        )
-        exponent = torch.exp2(self.exponent_bit_width) - 1 - int(below_last) - self.exponent_bias
-        return significand * torch.exp2(exponent.clamp(min=1 - self.exponent_bias))
+        exponent, significand = self._end()
+        subnormal = exponent < 1
+        exponent = exponent.clamp(min=1) - self.exponent_bias.detach()
+        return (significand - subnormal.to(exponent.dtype)) * torch.exp2(exponent)
 
     def _step(self, ratio: Tensor) -> Tensor:
-        """Distance between the neighbours of each number, by its exponent."""
-        exponent = torch.frexp(ratio).exponent.to(ratio.dtype) - 1
-        # Numbers below the smallest normal one have its step; zero has no exponent.
-        lowest = 1 - self.exponent_bias.detach()
-        exponent = torch.where(ratio == 0, lowest, torch.maximum(exponent, lowest))
+        """Distance between the neighbours of each number, by its exponent.
+
+        At a power of two, the steps of both sides will do, as the logarithm may be rounded.
+        """
+        bias = self.exponent_bias.detach()
+        exponent = torch.floor(torch.log2(ratio.abs()))
+        # Numbers below the smallest normal one have its step; infinity has no exponent.
+        exponent = torch.minimum(exponent, self._end()[0] - bias)
+        exponent = torch.maximum(exponent, 1 - bias)
         return torch.exp2(exponent - self.mantissa_bit_width.detach())
 
     @property

@@ -89,6 +89,22 @@ class GroupMixin:
         """What stands for zero, in the shape of the tensor; 0-d if one serves all."""
         return self._expanded(self.zero_point_)
 
+    def set(self, **kwargs: Any) -> Any:
+        """Copy with some fields replaced.
+
+        Args:
+            **kwargs: Fields by name; `value` in the shape of the tensor is put into groups.
+
+        Returns:
+            New tensor of the same class.
+        """
+        if "value" in kwargs:
+            value = kwargs.pop("value")
+            if isinstance(value, Tensor):
+                value = self.from_expanded(value, self.group_size, self.group_dim)
+            kwargs["value_"] = value
+        return super().set(**kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
     def _around(self, value: Tensor, **fields: Any) -> Any:
         """`_derive` from a value in the shape of the tensor."""
         return self._derive(self.from_expanded(value, self.group_size, self.group_dim), **fields)

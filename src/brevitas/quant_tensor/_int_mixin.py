@@ -67,9 +67,14 @@ def _limited(integers: Tensor, dtype: torch.dtype) -> Tensor:
     return integers.clamp(limits.min, largest)
 
 
+def has_integers(x: Any) -> bool:
+    """Whether `x` is an affine integer tensor, with or without groups."""
+    return isinstance(x, IntMixin)
+
+
 def is_affine_int(x: Any) -> bool:
     """Whether `x` is an affine integer tensor without groups; operands of a rule may be any."""
-    return isinstance(x, IntMixin) and not isinstance(x, GroupMixin)
+    return has_integers(x) and not isinstance(x, GroupMixin)
 
 
 def known_no_zero_point(x: Any) -> bool | None:

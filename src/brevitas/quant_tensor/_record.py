@@ -22,12 +22,13 @@ from brevitas.quant_tensor.base_quant_tensor import QuantTensor
 Record = TypeVar("Record", bound=QuantTensor)
 
 
-def as_field(field: Any, value: Tensor) -> Any:
+def as_field(field: Any, value: Tensor | None) -> Any:
     """A Python number as a float32 scalar next to `value`; anything else unchanged."""
     if isinstance(field, (int, float)):
         # Filled on the device: a copy from the host would wait for it.
         number = _nearest_float32(field)
-        return torch.full((), number, dtype=torch.float32, device=value.device)
+        device = None if value is None else value.device
+        return torch.full((), number, dtype=torch.float32, device=device)
     return field
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from brevitas.quant_tensor._accumulator import with_sign_bit
-from brevitas.quant_tensor._int_mixin import IntMixin, known_no_zero_point
+from brevitas.quant_tensor._int_mixin import has_integers, known_no_zero_point
 from brevitas.quant_tensor.base_quant_tensor import QuantTensor, _unpack_quant_tensor
 
 
@@ -50,7 +50,7 @@ def negate(x: Any, *, out: None = None) -> Any:
     The lowest integer of a signed tensor has no counterpart in its bit width.
     """
     fields = {}
-    if isinstance(x, IntMixin):
+    if has_integers(x):
         fields["bit_width"] = x.bit_width if x.signed else x.bit_width + 1
     value, zero_point = torch.neg(_value(x), out=out), -_zero_point(x)
     return _with_sign(x, value, zero_point, True, has_zero_point=has_zero_point(x), **fields)
@@ -63,7 +63,7 @@ def absolute(x: Any, *, out: None = None) -> Any:
     integer zero point keep their bit width.
     """
     fields = {}
-    if isinstance(x, IntMixin):
+    if has_integers(x):
         fields["bit_width"] = _bits_of_magnitude(x)
     value, zero_point = torch.abs(_value(x), out=out), torch.zeros_like(_zero_point(x))
     return _with_sign(x, value, zero_point, False, has_zero_point=False, **fields)

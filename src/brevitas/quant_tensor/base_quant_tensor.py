@@ -5,7 +5,7 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -217,6 +217,10 @@ class QuantTensor:
 
     def _replace(self: Self, **kwargs: Any) -> Self:
         return self.set(**kwargs)
+
+    @classmethod
+    def _make(cls: type[Self], iterable: Iterable[Any]) -> Self:
+        return cls(*iterable)
 
     def _asdict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in type(self)._fields}

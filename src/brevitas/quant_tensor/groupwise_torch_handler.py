@@ -20,7 +20,6 @@ from brevitas.quant_tensor.torch_handler import (
     CLAMPS,
     DROPOUTS,
     IN_PLACE_FN_HANDLER,
-    PERMUTATIONS,
     QUANT_TENSOR_FN_HANDLER,
     RESHAPES,
 )
@@ -39,19 +38,50 @@ GROUPWISE_QUANT_TENSOR_FN_HANDLER: dict[Any, Handler] = {
 }
 
 
-def _permutation(fn: Handler, rank: int, args: Any, kwargs: Any) -> list[int]:
-    """Which dimension a function puts at each place, read off a shape of different sizes."""
-    probe = torch.empty(tuple(range(rank)), device="meta")
-    return list(fn(probe, *args, **kwargs).shape)
+def _swapped(rank: int, *given: int, **named: int) -> list[int]:
+    first, second = (dim % rank for dim in (*given, *named.values()))
+    order = list(range(rank))
+    order[first], order[second] = second, first
+    return order
 
 
-def _permute(fn: Handler) -> Handler:
+def _permuted(rank: int, *given: Any, dims: Any = None) -> list[int]:
+    if dims is None:
+        dims = given[0] if isinstance(given[0], (tuple, list)) else given
+    return [dim % rank for dim in dims]
+
+
+def _moved(rank: int, source: Any, destination: Any) -> list[int]:
+    pairs = [(dims,) if isinstance(dims, int) else dims for dims in (source, destination)]
+    sources, places = ([dim % rank for dim in dims] for dims in pairs)
+    taken = dict(zip(places, sources, strict=True))
+    others = iter([dim for dim in range(rank) if dim not in sources])
+    return [taken[place] if place in taken else next(others) for place in range(rank)]
+
+
+def _reversed(rank: int) -> list[int]:
+    return list(range(rank))[::-1]
+
+
+# Name of a function -> which dimension it puts at each place, from the rank and its arguments.
+_ORDERS: dict[str, Callable[..., list[int]]] = {
+    "transpose": _swapped,
+    "swapaxes": _swapped,
+    "swapdims": _swapped,
+    "permute": _permuted,
+    "movedim": _moved,
+    "moveaxis": _moved,
+    "t": _reversed,
+}
+
+
+def _permute(find_order: Callable[..., list[int]]) -> Handler:
     """Rule of a function that permutes dimensions: the two of the groups stay together."""
 
     def handler(inp: Any, *args: Any, **kwargs: Any) -> Any:
         rank = len(inp.shape)
         dim = inp.group_dim % rank
-        order = _permutation(fn, rank, args, kwargs)
+        order = find_order(rank, *args, **kwargs)
         stored: list[int] = []
         for d in order:
             stored += [d, d + 1] if d == dim else [d + (d > dim)]
@@ -88,15 +118,14 @@ def _group_dim_after(old: Sequence[int], new: Sequence[int], dim: int, size: int
     for old_dims, new_dims in blocks(old, new):
         if dim not in old_dims:
             continue
-        inner = [new[d] for d in new_dims if new[d] != 1]
-        if [old[d] for d in old_dims if old[d] != 1] == inner:  # only ones come or go
-            position = sum(old[d] != 1 for d in old_dims if d < dim)
-            places = [d for d in new_dims if new[d] != 1]
-            return places[position] if old[dim] != 1 else None
-        is_last = all(old[d] == 1 for d in old_dims if d > dim)
-        last = max((d for d in new_dims if new[d] != 1), default=None)
-        is_whole = old[dim] % size == 0 and last is not None and new[last] % size == 0
-        return last if is_last and is_whole else None
+        before = [d for d in old_dims if old[d] != 1]
+        after = [d for d in new_dims if new[d] != 1]
+        if dim not in before:  # a single element
+            return None
+        if [old[d] for d in before] == [new[d] for d in after]:  # only ones come or go
+            return after[before.index(dim)]
+        is_whole = old[dim] % size == 0 and new[after[-1]] % size == 0
+        return after[-1] if dim == before[-1] and is_whole else None
     return None
 
 
@@ -127,6 +156,9 @@ def _reshape(fn: Handler) -> Handler:
     return handler
 
 
-for _rule, _names in ((_permute, PERMUTATIONS), (_reshape, RESHAPES)):
-    for _function in tensor_functions(*_names):
-        GROUPWISE_QUANT_TENSOR_FN_HANDLER[_function] = _rule(_function)
+for _name, _find_order in _ORDERS.items():
+    for _function in tensor_functions(_name):
+        GROUPWISE_QUANT_TENSOR_FN_HANDLER[_function] = _permute(_find_order)
+
+for _function in tensor_functions(*RESHAPES):
+    GROUPWISE_QUANT_TENSOR_FN_HANDLER[_function] = _reshape(_function)

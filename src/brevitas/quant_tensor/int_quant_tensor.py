@@ -5,8 +5,6 @@ Layer: quant_tensor (L2).
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from brevitas.quant_tensor._record import construct, register_record, require_bits
@@ -92,10 +90,6 @@ class IntQuantTensor(IntMixin, QuantTensor, IntQuantTensorBase):
     ) -> IntQuantTensor:
         fields = (value, scale, zero_point, bit_width, signed, training)
         return cls._build(fields, has_zero_point)
-
-    @classmethod
-    def _make(cls, iterable: Any) -> IntQuantTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cls(*iterable)
 
 
 QuantTensor._default_class = IntQuantTensor

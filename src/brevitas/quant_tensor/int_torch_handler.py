@@ -25,7 +25,7 @@ from brevitas.quant_tensor._accumulator import (
     with_sign_bit,
 )
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
-from brevitas.quant_tensor._int_mixin import IntMixin, is_affine_int
+from brevitas.quant_tensor._int_mixin import has_integers, is_affine_int
 from brevitas.quant_tensor._layer_output import (
     TRANSPOSED,
     LayerOutput,
@@ -246,7 +246,7 @@ def with_zeros(rule: Handler) -> Handler:
 
     def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
         output = rule(input, *args, **kwargs)
-        if not isinstance(output, IntMixin):
+        if not has_integers(output):
             return output
         bit_width = with_sign_bit(output.bit_width, (output.bit_width, output.signed))
         return output if bit_width is output.bit_width else output.set(bit_width=bit_width)

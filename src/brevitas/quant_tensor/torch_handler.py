@@ -162,14 +162,13 @@ def _in_place(fn: Handler) -> Handler:
     return handler
 
 
-# Names of functions that permute dimensions, and of those that keep the order of the elements.
-PERMUTATIONS = ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")
+# Names of functions that keep the order of the elements.
 RESHAPES = (
     *("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"),
     *("reshape_as", "view_as"),
 )
 _RULES: tuple[tuple[Callable[[Handler], Handler], tuple[str, ...]], ...] = (
-    (_permute, PERMUTATIONS),
+    (_permute, ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t")),
     (_reshape, RESHAPES),
     (_move, ("__getitem__", "select", "narrow", "index_select", "flip", "roll", "gather")),
     (_move, ("expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile")),
@@ -238,7 +237,10 @@ def interpolate_handler(
 
 def embedding(input: Tensor, quant_weight: Any, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.functional.embedding`: rows of a quantized table, with the scales of those rows."""
-    value = F.embedding(_unpack_quant_tensor(input), quant_weight.value, *args, **kwargs)
+    input = _unpack_quant_tensor(input)
+    value = F.embedding(input, _unpack_quant_tensor(quant_weight), *args, **kwargs)
+    if not isinstance(quant_weight, QuantTensor):
+        return value
     fields = {}
     for name in quant_weight._broadcast_fields:
         field = getattr(quant_weight, name)

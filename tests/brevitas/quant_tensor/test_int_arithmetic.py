@@ -60,16 +60,6 @@ def test_negative_and_difference(seed, signed, zero_point):
     assert difference.zero_point == 0
 
 
-@pytest.mark.parametrize("zero_point", [0.0, 3.0])
-@pytest.mark.parametrize("signed", [False, True])
-def test_absolute(signed, zero_point):
-    x, i = make((100,), 0.05, zero_point, 8, signed, narrow=True)
-    y = abs(x)
-    assert not y.signed and y.is_valid
-    assert torch.equal(y.int().double(), (i - zero_point).abs())
-    assert y.bit_width == (7 if signed and zero_point == 0 else 8)
-
-
 @given(seeds, bits, bits, flags, st.integers(1, 40))
 def test_matrix_product_holds_the_sums_of_products(seed, b1, b2, signed, inner):
     x, i = make((3, inner), 0.05, 0.0, b1, signed, seed=seed)
@@ -110,37 +100,6 @@ def test_different_scales():
     # The mean of two float32 scales.
     torch.testing.assert_close(average.scale, torch.tensor(0.15))
     assert average.training
-
-
-@given(seeds, st.integers(0, 1))
-def test_concatenation_of_shared_and_of_own_scales(seed, dim):
-    x, i = make((3, 3), 0.05, 1.0, seed=seed)
-    y, j = make((3, 3), 0.05, 1.0, seed=seed + 1)
-    assert torch.equal(torch.cat([x, y], dim).int().double(), torch.cat([i, j], dim))
-    scale = torch.rand(1, 3, generator=torch.Generator().manual_seed(seed)) + 0.1
-    x, i = make((3, 3), scale, seed=seed)
-    y, j = make((3, 3), 2 * scale, seed=seed + 1)
-    together = torch.cat((x, y), dim=1)
-    assert together.scale.shape == (1, 6)
-    assert torch.equal(together.int().double(), torch.cat([i, j], 1))
-
-
-def test_concatenation_checks_its_operands():
-    x, _ = make((4,), 0.1, 1.0)
-    for change, message in (
-        ({"scale": 0.2}, "Scaling factors"),
-        ({"zero_point": 0.0}, "Zero points"),
-        ({"bit_width": 4.0}, "Bit widths"),
-        ({"signed": False}, "Signs"),
-    ):
-        with pytest.raises(RuntimeError, match=f"^{message} are different"):
-            torch.cat([x, x.set(**change)])
-    assert type(torch.cat([x, torch.ones(1)])) is torch.Tensor
-    averaged = torch.cat([x.set(training=True), x.set(scale=0.3, zero_point=2.0)])
-    # The mean of two float32 scales.
-    torch.testing.assert_close(averaged.scale, torch.tensor(0.2))
-    assert averaged.zero_point == 1.5
-    assert torch.equal(IntQuantTensor.cat([x, x], 0).value, torch.cat([x, x]).value)
 
 
 def test_options_of_torch_functions_give_plain_tensors():

@@ -111,7 +111,7 @@ def plain_signature(module: nn.Module, args: tuple[Any, ...]) -> Iterator[None]:
 
     def rebuild(_: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(
-            item.set(value=value) if isinstance(item, QuantTensor) else value
+            item._around(value) if isinstance(item, QuantTensor) else value
             for item, value in zip(args, values, strict=True)
         )
 
