@@ -58,6 +58,12 @@ class Row:
         return self.is_act and issubclass(self.quantizer, MXActMixin)
 
     @property
+    def has_real_zero_point(self) -> bool:
+        """Whether the zero point is declared to be no integer."""
+        declared = self.quantizer
+        return "quantize_zero_point" in declared and not declared.quantize_zero_point
+
+    @property
     def bits(self) -> int:
         """The declared number of bits."""
         return self.quantizer.let(**EXTRA.get(self.name, {})).bit_width
@@ -95,10 +101,10 @@ def _encode(value: Any) -> Any:
     """Spell a declared value as the contract does."""
     if isinstance(value, Enum):
         return f"{type(value).__name__}.{value.name}"
-    if isinstance(value, nn.Module):
-        return repr(value)
     if isinstance(value, type):
         return f"class:{value.__module__}.{value.__qualname__}"
+    if isinstance(value, nn.Module):
+        return repr(value)
     return list(value) if isinstance(value, tuple) else value
 
 

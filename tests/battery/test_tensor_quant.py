@@ -253,7 +253,8 @@ def test_values_are_on_the_grid_and_stay_there(row: Row, change: Change) -> None
 @every_row
 def test_scale_is_positive_and_bits_are_as_declared(row: Row) -> None:
     _, scale, zero_point, bit_width = run(row.build(), row.data())
-    assert (scale > 0).all() and torch.equal(zero_point, zero_point.round())
+    assert (scale > 0).all()
+    assert row.has_real_zero_point or torch.equal(zero_point, zero_point.round())
     assert bit_width.item() == row.bits
     if ("FixedPoint" in row.name or "MX" in row.name) and row.phase != "collecting":
         assert torch.equal(scale.log2(), scale.log2().round())
@@ -303,7 +304,9 @@ def test_corner_inputs_have_one_answer(row: Row, kind: str) -> None:
     value, scale, *_ = results[0]
     value, scale = as_given(value, x), as_given(scale.expand(value.shape), x)
     if kind == "zero":
-        assert torch.equal(value, x) and scale.isfinite().all() and (scale > 0).all()
+        # A real zero point puts zero between two steps.
+        near = (value - x).abs() <= scale / 2 if row.has_real_zero_point else value == x
+        assert near.all() and scale.isfinite().all() and (scale > 0).all()
     elif kind == "constant":
         clipped = row.phase == "learned" or "scaling_impl_type" not in row.quantizer or row.is_const
         clipped = clipped or "MX" in row.name  # a scale that is rounded down

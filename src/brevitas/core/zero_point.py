@@ -76,6 +76,37 @@ class _ScaleShiftZeroPoint(nn.Module):
         return zero_point / scale + smallest
 
 
+class _ScaleShiftQuantZeroPoint(nn.Module):
+    """Quantized real offset to zero point: ``quantize(p) / scale + min_int``.
+
+    Args:
+        zp_int_quant: quantizer of the offset, ``p -> (value, ...)``.
+        int_quant: gives the integer range.
+        zero_point_shape: shape of the offset, which its quantizer is made for.
+        zero_point_dequantized_shape: shape of the result; that of the quantized offset if None.
+    """
+
+    def __init__(
+        self,
+        zp_int_quant: nn.Module,
+        int_quant: nn.Module,
+        zero_point_shape: tuple[int, ...],
+        zero_point_dequantized_shape: tuple[int, ...] | None,
+    ) -> None:
+        super().__init__()
+        self.zp_int_quant = zp_int_quant
+        self.int_quant: Any = int_quant
+        self.zero_point_shape = tuple(zero_point_shape)
+        shape = zero_point_dequantized_shape
+        self.zero_point_dequantized_shape = None if shape is None else tuple(shape)
+
+    def forward(self, zero_point: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        offset = self.zp_int_quant(zero_point)[0]
+        if self.zero_point_dequantized_shape is not None:
+            offset = offset.reshape(self.zero_point_dequantized_shape)
+        return offset / scale + self.int_quant.min_int(bit_width)
+
+
 class StatsFromParameterZeroPoint(nn.Module):
     """Zero point from a statistic of the quantized parameter: ``-stats / scale + min_int``.
 

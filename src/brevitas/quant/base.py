@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from brevitas.core.function_wrapper import CeilSte
+from brevitas.core.function_wrapper import CeilSte, Identity
 from brevitas.core.quant import ClampedBinaryQuant
 from brevitas.core.restrict_val import FloatRestrictValue as FloatRestrictValue
 from brevitas.core.stats import (
@@ -308,7 +306,7 @@ class MSESymmetricScale(ExtendedInjector):
 
     mse_scale = MSESymmetricScaleSubInjector
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
-    scaling_stats_input_view_shape_impl = nn.Identity()
+    scaling_stats_input_view_shape_impl = Identity
     scaling_stats_impl = this.mse_scale.stats_impl
 
 
@@ -320,7 +318,7 @@ class MSEAsymmetricScale(ExtendedInjector):
 
     mse_scale = MSEAsymmetricScaleSubInjector
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
-    scaling_stats_input_view_shape_impl = nn.Identity()
+    scaling_stats_input_view_shape_impl = Identity
     scaling_stats_impl = this.mse_scale.stats_impl
 
 
@@ -328,7 +326,7 @@ class MSEZeroPoint(ExtendedInjector):
     """Zero point that starts where the squared error is least."""
 
     mse_zero_point = MSEZeroPointSubInjector
-    zero_point_stats_input_view_shape_impl = nn.Identity()
+    zero_point_stats_input_view_shape_impl = Identity
     zero_point_stats_impl = this.mse_zero_point.stats_impl
 
 
@@ -348,7 +346,7 @@ class HQOScale(ExtendedInjector):
     """Learned scale that starts from half-quadratic optimization."""
 
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
-    scaling_stats_input_view_shape_impl = nn.Identity()
+    scaling_stats_input_view_shape_impl = Identity
     stats_impl_scale = HalfQuadraticOptimizerScale
     scaling_stats_impl = this.stats_impl_scale
 
@@ -370,7 +368,7 @@ class HQOZeroPoint(ExtendedInjector):
 
     hqo_init_op_zp = NegativeMinOrZero
     stats_impl_zp = HalfQuadraticOptimizerZeroPoint
-    zero_point_stats_input_view_shape_impl = nn.Identity()
+    zero_point_stats_input_view_shape_impl = Identity
     zero_point_stats_impl = this.stats_impl_zp
 
 

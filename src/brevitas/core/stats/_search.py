@@ -104,6 +104,11 @@ class SearchedStatistic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the best candidate, a constant: 0-d, or the view without the reduced dimension."""
+        if x.numel() == 0:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: expected at least one element, to find the "
+                "statistic with which it is quantized best."
+            )
         trial = current_trial()
         with torch.no_grad():
             if trial is None:

@@ -26,6 +26,7 @@ from brevitas.core.stats._hqo import (
     HalfQuadraticOptimizerZeroPoint,
     shrink_lp_op,
 )
+from brevitas.core.stats._kl import KLMinimizerThreshold
 from brevitas.core.stats._mse import MSE, MSEUniformStepBase
 from brevitas.core.stats._percentile import (
     AbsPercentile,
@@ -50,6 +51,7 @@ __all__ = [
     "AbsPercentile",
     "HalfQuadraticOptimizerScale",
     "HalfQuadraticOptimizerZeroPoint",
+    "KLMinimizerThreshold",
     "L1Norm",
     "L2Norm",
     "MSEUniformStepBase",
