@@ -1,8 +1,8 @@
-"""Every predefined integer quantizer, built as a layer builds it: the rows of its battery."""
+"""Every predefined quantizer, built as a layer builds it: the rows of the batteries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,8 +12,18 @@ from torch import Tensor, nn
 
 import brevitas.nn as qnn
 from brevitas.core.quant import PrescaledRestrictIntQuant, RescalingIntQuant
+from brevitas.core.quant.float import FloatQuant
 from brevitas.inject.enum import ScalingImplType
-from brevitas.quant import fixed_point, mx_quant_ocp, scaled_int, shifted_scaled_int, ternary
+from brevitas.quant import (
+    fixed_point,
+    float_quant_fnuz,
+    float_quant_ocp,
+    mx_quant_ocp,
+    scaled_int,
+    shifted_scaled_int,
+    ternary,
+)
+from brevitas.quant import float as float_quant
 from brevitas.quant.mx_quant_ocp import MXActMixin
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 
@@ -27,6 +37,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     "MXInt8Act": {"group_dim": -1, "group_size": 8},
     "MXFloat8e4m3Act": {"group_dim": -1, "group_size": 8},
 }
+# The same for minifloats of any format, and the shape of a scale per channel.
+FORMAT = {"exponent_bit_width": 3, "mantissa_bit_width": 2, "bit_width": 6}
+PER_CHANNEL = {"per_channel_broadcastable_shape": (1, 3, 1, 1)}
+Change = Callable[[nn.Module], Any]
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,15 @@ class Row:
     @property
     def bits(self) -> int:
         """The declared number of bits."""
-        return self.quantizer.let(**EXTRA.get(self.name, {})).bit_width
+        return self.quantizer.let(**self.extra).bit_width
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What a quantizer needs to be told."""
+        told = dict(EXTRA.get(self.name, {}))
+        if self.name.startswith(("FpOCP", "FpFNUZ")):
+            told |= FORMAT
+        return told | (PER_CHANNEL if "PerChannelFloat2d" in self.name else {})
 
     def __str__(self) -> str:
         return f"{self.name}-{self.phase}" if self.phase else self.name
@@ -74,13 +96,13 @@ class Row:
     def data(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
         shape = (4,) if self.is_bias else (4, 40)
         if self.is_act:
-            shape = (2, 3, 5, 4) if self.name.endswith("2d") else (2, 3, 20)
+            shape = (2, 3, 5, 4) if "2d" in self.name else (2, 3, 20)
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) * 2
 
     def build(self, dtype: torch.dtype = torch.float32, **declared: Any) -> nn.Module:
         """The tensor quantizer, as a layer builds it, at the beginning of the row's phase."""
-        declared = {**EXTRA.get(self.name, {}), **declared}
+        declared = {**self.extra, **declared}
         if self.phase == "learned":
             declared = {"collect_stats_steps": 1, **declared}
         torch.manual_seed(0)
@@ -136,17 +158,76 @@ def run(tensor_quant: nn.Module, x: Tensor, scale: Tensor | None = None) -> tupl
     return tensor_quant(x)
 
 
-def rows() -> Iterator[Row]:
+def gradients(
+    row: Row, change: Change, dtype: torch.dtype, fields: tuple[str, ...], **declared: Any
+) -> dict[str, Tensor]:
+    """Outputs and gradients of one step of a quantizer, by name.
+
+    Args:
+        row: the quantizer.
+        change: what is done to it first.
+        dtype: of its parameters and input.
+        fields: names of its outputs, of which those that are no tensors are left out.
+        **declared: what is declared otherwise.
+    """
+    tensor_quant = row.build(dtype, **declared)
+    change(tensor_quant)
+    x = row.data(dtype).requires_grad_()
+    scale = bias_scale(dtype).requires_grad_() if row.is_bias else None
+    outputs = run(tensor_quant, x, scale)
+    weight = torch.linspace(-1.0, 2.0, x.numel(), dtype=dtype).reshape(x.shape)
+    (as_given(outputs[0], x) * weight).sum().backward()
+    leaves = {"x": x, "given scale": scale, **dict(tensor_quant.named_parameters())}
+    grads = {f"grad {name}": p.grad for name, p in leaves.items() if p is not None}
+    named = {**dict(zip(fields, outputs, strict=False)), **grads}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def called_parts(row: Row, change: Change, names: list[str]) -> list[str]:
+    """Which of the named parts are called in one step of a changed quantizer."""
+    tensor_quant, called, handles = row.build(), [], []
+    change(tensor_quant)
+    for name in names:
+        part = tensor_quant.get_submodule(name)
+        hook = part.register_forward_pre_hook(lambda *arguments, name=name: called.append(name))
+        handles.append(hook)
+    run(tensor_quant, row.data())
+    for handle in handles:  # a part may be shared with other quantizers
+        handle.remove()
+    return called
+
+
+def corner(row: Row, kind: str) -> Tensor:
+    """An input that is all zero or constant, or has one number that is none."""
+    x = row.data()
+    if kind in ("zero", "constant"):
+        return torch.full_like(x, {"zero": 0.0, "constant": 0.7}[kind])
+    x.view(-1)[0] = float(kind)
+    return x
+
+
+class Doubled(nn.Module):
+    """A parametrization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def rows(modules: tuple[Any, ...], kinds: tuple[type, ...]) -> Iterator[Row]:
     solvers = (WeightQuantSolver, ActQuantSolver, BiasQuantSolver)
-    for module in (scaled_int, fixed_point, shifted_scaled_int, ternary, mx_quant_ocp):
+    for module in modules:
         for name in module.__all__:
             quantizer = getattr(module, name)
             if not issubclass(quantizer, solvers):
                 continue
-            for phase in ("collecting", "learned") if "collect_stats_steps" in quantizer else ("",):
+            collects = "collect_stats_steps" in quantizer and not issubclass(quantizer, MXActMixin)
+            for phase in ("collecting", "learned") if collects else ("",):
                 row = Row(module.__name__, name, quantizer, phase)
-                if type(row.build()) in FUSED:
+                if type(row.build()) in kinds:
                     yield row
 
 
-ROWS = list(rows())
+INTS = (scaled_int, fixed_point, shifted_scaled_int, ternary, mx_quant_ocp)
+ROWS = list(rows(INTS, FUSED))
+FLOAT_ROWS = list(rows((float_quant, float_quant_ocp, float_quant_fnuz), (FloatQuant,)))
+GROUP_FLOAT_ROWS = list(rows((mx_quant_ocp,), (FloatQuant,)))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brevitas.core._trial import on_trial
 from brevitas.core.quant import _sign, int_base
+from brevitas.core.quant import float as minifloat
 from brevitas.core.quant import int as rescaling
 
 
@@ -28,4 +29,6 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (rescaling, int_base):
         monkeypatch.setattr(module, "fake_quant", counting(module.fake_quant, module.__name__))
     monkeypatch.setattr(_sign, "sign_quant", counting(_sign.sign_quant, _sign.__name__))
+    counted = counting(minifloat.minifloat_quant, minifloat.__name__)
+    monkeypatch.setattr(minifloat, "minifloat_quant", counted)
     return calls

@@ -23,7 +23,17 @@ from brevitas.inject import DependencyError
 from brevitas.inject.enum import BitWidthImplType
 from brevitas.ops.autograd_ste_ops import ceil_ste_impl
 from brevitas.quant import shifted_scaled_int
-from tensor_quants import ROWS, Row, as_given, assert_declares, bias_scale, run
+from tensor_quants import (
+    ROWS,
+    Doubled,
+    Row,
+    as_given,
+    assert_declares,
+    called_parts,
+    corner,
+    gradients,
+    run,
+)
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 every_quantizer = pytest.mark.parametrize("row", [r for r in ROWS if r.phase != "learned"], ids=str)
@@ -59,18 +69,8 @@ def test_every_row_is_listed_in_the_contract(
 
 
 def _gradients(row: Row, change: Change, dtype: torch.dtype, **declared: Any) -> dict[str, Tensor]:
-    """Outputs and gradients of one step, by name."""
-    tensor_quant = row.build(dtype, **declared)
-    change(tensor_quant)
-    x = row.data(dtype).requires_grad_()
-    scale = bias_scale(dtype).requires_grad_() if row.is_bias else None
-    outputs = run(tensor_quant, x, scale)
-    weight = torch.linspace(-1.0, 2.0, x.numel(), dtype=dtype).reshape(x.shape)
-    (as_given(outputs[0], x) * weight).sum().backward()
-    leaves = {"x": x, "given scale": scale, **dict(tensor_quant.named_parameters())}
-    grads = {f"grad {name}": p.grad for name, p in leaves.items() if p is not None}
-    fields = dict(zip(("value", "scale", "zero_point", "bit_width"), outputs, strict=True))
-    return {**fields, **{n: g for n, g in grads.items() if g is not None}}
+    fields = ("value", "scale", "zero_point", "bit_width")
+    return gradients(row, change, dtype, fields, **declared)
 
 
 @every_row
@@ -173,31 +173,13 @@ def test_a_part_shared_by_two_quantizers(row: Row) -> None:
     assert torch.equal(outputs[0], expected_ceiling(second, x, outputs))
 
 
-def _called(row: Row, change: Change, names: list[str]) -> list[str]:
-    """Which of the parts are called in one step of a changed quantizer."""
-    tensor_quant, called = row.build(), []
-    change(tensor_quant)
-    for name in names:
-        part = tensor_quant.get_submodule(name)
-        part.register_forward_pre_hook(lambda *arguments, name=name: called.append(name))
-    run(tensor_quant, row.data())
-    return called
-
-
 @every_row
-def test_a_hook_on_any_part_is_called(row: Row) -> None:
+def test_a_hook_on_any_part_iscalled_parts(row: Row) -> None:
     names = [name for name, _ in row.build().named_modules() if name]
-    called_one_by_one = set(_called(row, module_by_module, names))
+    called_one_by_one = set(called_parts(row, module_by_module, names))
     assert {"int_quant", "int_quant.tensor_clamp_impl"} < called_one_by_one
     for name in called_one_by_one:
-        assert name in _called(row, keep, [name])
-
-
-class Doubled(nn.Module):
-    """A parametrization."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * x
+        assert name in called_parts(row, keep, [name])
 
 
 @every_row
@@ -282,18 +264,10 @@ def test_not_a_number_stays_and_infinities_clamp(
     assert y[0].isnan() and torch.equal(y[1:], wide.to(dtype))
 
 
-def _corner(row: Row, kind: str) -> Tensor:
-    x = row.data()
-    if kind in ("zero", "constant"):
-        return torch.full_like(x, {"zero": 0.0, "constant": 0.7}[kind])
-    x.view(-1)[0] = {"nan": NAN, "inf": INF, "-inf": -INF}[kind]
-    return x
-
-
 @every_row
 @pytest.mark.parametrize("kind", ["zero", "constant", "nan", "inf", "-inf"])
 def test_corner_inputs_have_one_answer(row: Row, kind: str) -> None:
-    x = _corner(row, kind)
+    x = corner(row, kind)
     results = []
     for change in (keep, module_by_module):
         tensor_quant = row.build()

@@ -49,9 +49,7 @@ def on_trial() -> bool:
 
 
 @contextmanager
-def trying(
-    statistic: nn.Module, candidate: Tensor, is_zero_point: bool = False
-) -> Iterator[None]:
+def trying(statistic: nn.Module, candidate: Tensor, is_zero_point: bool = False) -> Iterator[None]:
     """Let a statistic answer with a candidate.
 
     Args:

@@ -51,6 +51,7 @@ from brevitas.fx._value_proxy import (
     unpacked,
 )
 from brevitas.ops.fake_quant import fake_quant
+from brevitas.ops.minifloat import minifloat_quant
 from brevitas.ops.sign_quant import sign_quant
 from brevitas.quant_tensor import QuantTensor
 
@@ -107,7 +108,7 @@ class ValueTracer(Tracer):
         autowrap_modules: tuple[ModuleType, ...] = (math,),
         **kwargs: Any,
     ) -> None:
-        quantizers = (fake_quant, sign_quant)
+        quantizers = (fake_quant, minifloat_quant, sign_quant)
         functions = (*kwargs.pop("autowrap_functions", ()), *FNS_TO_PATCH, *quantizers)
         Tracer.__init__(self, autowrap_modules, autowrap_functions=functions, **kwargs)  # pyright: ignore[reportArgumentType]
         self.specialized: list[tuple[str, str, str, Any]] = []

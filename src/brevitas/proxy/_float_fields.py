@@ -43,6 +43,8 @@ def check_stated_bits(injector: InjectorMeta) -> None:
         return
     stated, signed = injector.bit_width, bool(injector.signed)
     exponent, mantissa = injector.exponent_bit_width, injector.mantissa_bit_width
+    if not (exponent >= 1 and mantissa >= 0):
+        return  # refused by the parts that they are given to
     age = declaration_age(injector, "bit_width")
     is_inherited = any(age > declaration_age(injector, name) for name in _FORMAT)
     total = signed + exponent + mantissa

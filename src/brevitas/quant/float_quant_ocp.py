@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from brevitas.inject import ExtendedInjector, value
 from brevitas.inject.enum import ScalingPerOutputType
+from brevitas.quant.base import MSESymmetricScale
 from brevitas.quant.float_base import (
     FloatActBase,
     FloatWeightBase,
@@ -21,21 +22,31 @@ from brevitas.utils.float_quant_utils import get_max_available_float
 __all__ = [
     "Fp8e4m3OCPAct",
     "Fp8e4m3OCPActPerTensorFloat",
+    "Fp8e4m3OCPActPerTensorFloatMSE",
     "Fp8e4m3OCPWeight",
     "Fp8e4m3OCPWeightPerChannelFloat",
+    "Fp8e4m3OCPWeightPerChannelFloatMSE",
     "Fp8e4m3OCPWeightPerTensorFloat",
+    "Fp8e4m3OCPWeightPerTensorFloatMSE",
     "Fp8e5m2OCPAct",
     "Fp8e5m2OCPActPerTensorFloat",
+    "Fp8e5m2OCPActPerTensorFloatMSE",
     "Fp8e5m2OCPWeight",
     "Fp8e5m2OCPWeightPerChannelFloat",
+    "Fp8e5m2OCPWeightPerChannelFloatMSE",
     "Fp8e5m2OCPWeightPerTensorFloat",
+    "Fp8e5m2OCPWeightPerTensorFloatMSE",
     "FpOCPAct",
     "FpOCPActPerChannelFloat2d",
+    "FpOCPActPerChannelFloat2dMSE",
     "FpOCPActPerTensorFloat",
+    "FpOCPActPerTensorFloatMSE",
     "FpOCPMixin",
     "FpOCPWeight",
     "FpOCPWeightPerChannelFloat",
+    "FpOCPWeightPerChannelFloatMSE",
     "FpOCPWeightPerTensorFloat",
+    "FpOCPWeightPerTensorFloatMSE",
 ]
 
 
@@ -154,3 +165,52 @@ class Fp8e5m2OCPWeightPerChannelFloat(FpOCPWeightPerChannelFloat, Fp8e5m2Mixin):
 
 class Fp8e5m2OCPWeightPerTensorFloat(FpOCPWeightPerTensorFloat, Fp8e5m2Mixin):
     """OCP FP8 e5m2 weight, one scale from the largest magnitude."""
+
+
+class FpOCPActPerChannelFloat2dMSE(FpOCPMixin, MSESymmetricScale, ScaledFloatActBase):
+    """OCP minifloat activation, a scale per channel of ``[N, C, H, W]``, least squared error."""
+
+    scaling_per_output_type = ScalingPerOutputType.CHANNEL
+    scaling_stats_permute_dims = (1, 0, 2, 3)
+
+
+class FpOCPActPerTensorFloatMSE(FpOCPMixin, MSESymmetricScale, ScaledFloatActBase):
+    """OCP minifloat activation, one scale of least squared error."""
+
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+
+
+class FpOCPWeightPerChannelFloatMSE(FpOCPMixin, MSESymmetricScale, ScaledFloatWeightBase):
+    """OCP minifloat weight, one scale per output channel of least squared error."""
+
+    scaling_per_output_type = ScalingPerOutputType.CHANNEL
+
+
+class FpOCPWeightPerTensorFloatMSE(FpOCPMixin, MSESymmetricScale, ScaledFloatWeightBase):
+    """OCP minifloat weight, one scale of least squared error."""
+
+    scaling_per_output_type = ScalingPerOutputType.TENSOR
+
+
+class Fp8e4m3OCPActPerTensorFloatMSE(FpOCPActPerTensorFloatMSE, Fp8e4m3Mixin):
+    """OCP FP8 e4m3 activation, one scale of least squared error."""
+
+
+class Fp8e4m3OCPWeightPerChannelFloatMSE(FpOCPWeightPerChannelFloatMSE, Fp8e4m3Mixin):
+    """OCP FP8 e4m3 weight, one scale per output channel of least squared error."""
+
+
+class Fp8e4m3OCPWeightPerTensorFloatMSE(FpOCPWeightPerTensorFloatMSE, Fp8e4m3Mixin):
+    """OCP FP8 e4m3 weight, one scale of least squared error."""
+
+
+class Fp8e5m2OCPActPerTensorFloatMSE(FpOCPActPerTensorFloatMSE, Fp8e5m2Mixin):
+    """OCP FP8 e5m2 activation, one scale of least squared error."""
+
+
+class Fp8e5m2OCPWeightPerChannelFloatMSE(FpOCPWeightPerChannelFloatMSE, Fp8e5m2Mixin):
+    """OCP FP8 e5m2 weight, one scale per output channel of least squared error."""
+
+
+class Fp8e5m2OCPWeightPerTensorFloatMSE(FpOCPWeightPerTensorFloatMSE, Fp8e5m2Mixin):
+    """OCP FP8 e5m2 weight, one scale of least squared error."""

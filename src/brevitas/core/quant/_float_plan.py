@@ -6,13 +6,11 @@ format, so a format that is learned or loaded from a checkpoint runs part by par
 
 from __future__ import annotations
 
-from functools import lru_cache
+from math import inf
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.bit_width.float import (
     ComputeMaxMantissa,
@@ -21,13 +19,11 @@ from brevitas.core.bit_width.float import (
     StaticMaxMantissa,
 )
 from brevitas.core.function_wrapper.clamp import FloatClamp
-from brevitas.core.quant._fused import number_of, value_in_region
+from brevitas.core.quant._fused import number_of
 from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT, ROUNDING, are_plain
-from brevitas.function.ops import max_float
-from brevitas.ops.minifloat import MinifloatPlan, minifloat_quant
-from brevitas.ops.region import Program, can_run_region
+from brevitas.ops.minifloat import MinifloatPlan
 
-__all__ = ["fused_minifloat", "minifloat_plan"]
+__all__ = ["minifloat_plan"]
 
 #: Parts that hold one number of the format -> the name under which they hold it.
 _CONSTANT_OF: dict[type[nn.Module], str] = {
@@ -76,48 +72,24 @@ def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
     format_parts = (parts[name] for name in (*_FORMAT, "compute_max_mantissa"))
     if not are_plain(parts["float_to_int_impl"], clamp, clamp.tensor_clamp_impl, *format_parts):
         return None
-    codes = (clamp.signed, clamp.above, clamp.below)
-    return _plan(*numbers, limit, *codes, rounding, passes)  # pyright: ignore[reportArgumentType]
-
-
-@lru_cache(maxsize=1024)
-def _plan(
-    exponent_bit_width: float,
-    mantissa_bit_width: float,
-    exponent_bias: float,
-    max_mantissa: float,
-    available: float | None,
-    signed: bool,
-    above: float | None,
-    below: float | None,
-    rounding: str,
-    passes: bool,
-) -> MinifloatPlan | None:
-    if exponent_bias != int(exponent_bias):
+    exponent_bit_width, mantissa_bit_width, exponent_bias, max_mantissa = map(float, numbers)  # pyright: ignore[reportArgumentType]
+    if not exponent_bias.is_integer():
         return None  # steps that are no powers of two
-    numbers = (exponent_bit_width, max_mantissa, exponent_bias)
-    upper = max_float(*(torch.tensor(number, dtype=torch.float64) for number in numbers)).item()
-    upper = upper if available is None else min(upper, available)
-    smallest_step = 1 - int(exponent_bias) - int(mantissa_bit_width)
-    lower = -upper if signed else 0.0
-    mantissa = int(mantissa_bit_width)
-    return MinifloatPlan(mantissa, smallest_step, lower, upper, rounding, passes, above, below)
+    upper = _largest(exponent_bit_width, max_mantissa, exponent_bias, limit)
+    return MinifloatPlan(
+        int(mantissa_bit_width),
+        int(1 - exponent_bias - mantissa_bit_width),
+        -upper if clamp.signed else 0.0,
+        upper,
+        rounding,
+        passes,
+        clamp.above,
+        clamp.below,
+    )
 
 
-def fused_minifloat(plan: MinifloatPlan, x: Tensor, scale: Tensor) -> Tensor:
-    """Quantize in one operation, compiled where asked for.
-
-    Args:
-        plan: the format, and how values are rounded and limited to it.
-        x: real values.
-        scale: real value of 1.
-    """
-    if config.JIT_ENABLED and can_run_region(x):
-        value = value_in_region(plan, lambda: _program(plan), x, scale)
-        if value is not None:
-            return value
-    return minifloat_quant(x, scale, plan)
-
-
-def _program(plan: MinifloatPlan) -> Program:
-    return lambda x, scale: (minifloat_quant(x, scale, plan),)
+def _largest(exponent_bit_width: float, max_mantissa: float, bias: float, limit: Any) -> float:
+    exponent = 2**exponent_bit_width - 1 - bias
+    # Beyond the range of float64, which has no larger power.
+    largest = max_mantissa * 2.0**exponent if exponent < 1024 else inf
+    return largest if limit is None else min(largest, limit)

@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brevitas import config
 from brevitas.core.bit_width.float import ComputeMaxMantissa
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.function_wrapper.ops_ste import RoundSte
-from brevitas.core.quant._float_plan import fused_minifloat, minifloat_plan
+from brevitas.core.quant._float_plan import minifloat_plan
+from brevitas.core.quant._fused import value_in_region
 from brevitas.core.quant._parts import check_parts
 from brevitas.core.scaling.standalone import ConstScaling
 from brevitas.core.utils import StatelessBuffer
-from brevitas.ops.minifloat import MinifloatPlan
+from brevitas.ops.minifloat import MinifloatPlan, minifloat_quant
+from brevitas.ops.region import Program, can_run_region
 from brevitas.utils.torch_utils import float_internal_scale, widened
 
 __all__ = ["FloatQuant", "min_internal_scale"]
@@ -35,6 +38,20 @@ def min_internal_scale(exponent_bias: Tensor, mantissa_bit_width: Tensor) -> Ten
         tensor(-9.)
     """
     return 1.0 - exponent_bias - mantissa_bit_width
+
+
+def _fused_value(plan: MinifloatPlan, x: Tensor, scale: Tensor) -> Tensor:
+    """Quantize in one operation, compiled where asked for."""
+    if config.JIT_ENABLED and can_run_region(x):
+        value = value_in_region(plan, lambda: _program(plan), x, scale)
+        if value is not None:
+            return value
+    # Tracers know the operation by its name in this file.
+    return minifloat_quant(x, scale, plan)
+
+
+def _program(plan: MinifloatPlan) -> Program:
+    return lambda x, scale: (minifloat_quant(x, scale, plan),)
 
 
 class FloatQuant(nn.Module):
@@ -97,6 +114,13 @@ class FloatQuant(nn.Module):
         super().__init__()
         if scaling_impl is None:
             scaling_impl = ConstScaling(torch.ones(1), dtype=dtype, device=device)
+        check_parts(
+            exponent_bit_width_impl=exponent_bit_width_impl,
+            mantissa_bit_width_impl=mantissa_bit_width_impl,
+            exponent_bias_impl=exponent_bias_impl,
+            float_clamp_impl=float_clamp_impl,
+            scaling_impl=scaling_impl,
+        )
         self.float_to_int_impl = float_to_int_impl or RoundSte()
         self.exponent_bias_impl = exponent_bias_impl
         self.exponent_bit_width_impl = exponent_bit_width_impl
@@ -108,7 +132,6 @@ class FloatQuant(nn.Module):
         self.float_clamp_impl = float_clamp_impl
         self.compute_max_mantissa = compute_max_mantissa or ComputeMaxMantissa()
         self.signed = signed
-        check_parts(**{name: part for name, part in self._modules.items() if part is not None})
 
     @property
     def is_fused(self) -> bool:
@@ -157,7 +180,7 @@ class FloatQuant(nn.Module):
         x = parts["input_view_impl"](x if x.is_floating_point() else x.to(scale.dtype))
         clamp, plan = parts["float_clamp_impl"], self._plan()
         if plan is not None:
-            value = fused_minifloat(plan, x, scale)
+            value = _fused_value(plan, x, scale)
             codes = clamp.saturating, clamp.inf_values, clamp.nan_values
         else:
             rounded, scale = self.quantize(x, scale)

@@ -96,8 +96,8 @@ class KLMinimizerThreshold(nn.Module):
         # Elements outside of a window count at its ends.
         right = counts[half:].sum() - counts[half:].cumsum(0)
         left = counts[: half + 1].sum() - counts[: half + 1].flip(0).cumsum(0)
-        clipped = kept + right.unsqueeze(1) * (offset == window) + left.unsqueeze(1) * (
-            offset == -window
+        clipped = (
+            kept + right.unsqueeze(1) * (offset == window) + left.unsqueeze(1) * (offset == -window)
         )
         integer = torch.round(offset * levels / (window + 0.5)).clamp(-half, half)
         place = integer.long() + half

@@ -97,7 +97,9 @@ class MSE(SearchedStatistic):
         )
         if mse_search_method not in _SEARCHES:
             accepted = ", ".join(map(repr, _SEARCHES))
-            raise ValueError(f"mse_search_method={mse_search_method!r}: expected one of {accepted}.")
+            raise ValueError(
+                f"mse_search_method={mse_search_method!r}: expected one of {accepted}."
+            )
         fewest = 4 if bipolar_search else 2
         if not isinstance(mse_iters, int) or isinstance(mse_iters, bool) or mse_iters < fewest:
             raise ValueError(f"mse_iters={mse_iters!r}: expected an int >= {fewest}.")

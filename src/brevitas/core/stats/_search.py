@@ -121,9 +121,7 @@ class SearchedStatistic(nn.Module):
             return self.start(x.detach())
 
 
-def mse_grid_search(
-    xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int
-) -> tuple[Tensor, Tensor]:
+def mse_grid_search(xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int) -> tuple[Tensor, Tensor]:
     """Best of evenly spaced candidates; the first one of equal loss.
 
     Args:
@@ -156,9 +154,7 @@ def mse_grid_search(
     return best, best_loss
 
 
-def mse_fib_search(
-    xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int
-) -> tuple[Tensor, Tensor]:
+def mse_fib_search(xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int) -> tuple[Tensor, Tensor]:
     """Best of candidates that close in on a minimum: the Fibonacci search.
 
     Exact up to ``(xr - xl) / fibonacci(num_iter)`` where the loss has a single minimum.
