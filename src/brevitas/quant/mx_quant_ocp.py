@@ -115,7 +115,7 @@ class MXInt8Weight(
 
     Magnitudes above ``127 * scale`` saturate. With ``int_scaling_impl=IntScaling`` and
     ``narrow_range=True`` that power of two is 64, as in the specification, where integers are
-    multiples of 1/64 and no magnitude saturates by more than half a step.
+    multiples of 1/64 and no magnitude saturates by a whole step.
 
     The scale of a group whose magnitudes are all below ``scaling_min_val`` (1e-10) is that value
     over 128; infinities and NaN make their whole group NaN.
@@ -168,7 +168,7 @@ class MXFloat8e4m3Weight(
         >>> fp4 = {"weight_exponent_bit_width": 2, "weight_mantissa_bit_width": 1}
         >>> layer = QuantLinear(64, 4, weight_quant=MXFloat8e4m3Weight, **fp4)
         >>> layer.quant_weight().minifloat().unique().abs().max()
-        tensor(6., grad_fn=...)
+        tensor(6.)
     """
 
     bit_width = 8

@@ -54,7 +54,8 @@ def groupwise_dequant_expand(
         return value, scale_, zero_point_
 
     def expand(field: Tensor) -> Tensor:
-        if field.numel() == 1:
+        # One number for all, and not that of a single group.
+        if field.numel() == 1 and field.dim() < value_.dim():
             return field
         return merge_groups(field.expand(value_.shape), dim, dequant_shape[dim])
 
