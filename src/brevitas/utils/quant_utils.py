@@ -123,6 +123,8 @@ class _CachedIOFloat(_CachedIO):
 class _CachedIOGroupwiseInt(_CachedIO):
     """An affine integer tensor in groups kept for later; see `_CachedIO`."""
 
+    scale_ = _Kept[Tensor]()
+    zero_point_ = _Kept[Tensor]()
     group_size = _Kept[int]()
     group_dim = _Kept[int]()
 

@@ -65,9 +65,10 @@ class RuntimeDynamicGroupStatsScaling(nn.Module):
         """Return the statistic of each group, ``[.., groups, 1, ..]``."""
         in_groups = self.input_view_impl(stats_input)
         statistic = self.scaling_stats_impl(in_groups)
-        if statistic.dim() < in_groups.dim():  # a statistic that leaves its dimension out
-            statistic = statistic.unsqueeze(group_elements_dim(self.group_dim))
-        return ScaleSource(SourceKind.STATISTIC, statistic)
+        shape = list(in_groups.shape)
+        shape[group_elements_dim(self.group_dim)] = 1
+        # Some statistics leave the dimension that they reduce out.
+        return ScaleSource(SourceKind.STATISTIC, statistic.reshape(shape))
 
     def forward(self, stats_input: Tensor, threshold: Tensor | None = None) -> Tensor:
         """Return the scale of each group of ``stats_input`` divided by ``threshold``."""

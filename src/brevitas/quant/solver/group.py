@@ -48,6 +48,8 @@ class SolveGroups(ExtendedInjector):
 
     @value
     def group_elements_dim(group_dim: Any) -> int:
+        if isinstance(group_dim, bool) or not isinstance(group_dim, int):
+            raise ValueError(f"group_dim={group_dim!r}: expected an int, a dimension.")
         return group_elements_dim(group_dim)
 
 
