@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from brevitas.function.ops_ste import abs_binary_sign_grad, log_two
+from brevitas.function._logarithm import log_two
+from brevitas.function.ops_ste import abs_binary_sign_grad
 
 __all__ = ["Abs", "Identity", "InplaceAbs", "InplaceLogTwo", "LogTwo", "PowerOfTwo"]
 
