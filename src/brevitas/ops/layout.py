@@ -129,8 +129,9 @@ def _layout_of(
         return None
     channels = next(iter(varying), None) or frozenset()
     # Several dimensions of a parameter are read in their own order.
-    keeps_order = strides is None or len(channels) > 1
-    order = as_they_are if keeps_order else _memory_order(shape, strides)
+    order = as_they_are
+    if strides is not None and len(channels) <= 1:
+        order = _memory_order(shape, strides)
     parts: list[tuple[bool, int]] = []
     for dim in order:
         if shape[dim] == 1:

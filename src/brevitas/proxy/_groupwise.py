@@ -1,7 +1,8 @@
-"""What proxies share whose quantizer has one scale for each group of elements. Layer: proxy (L4)."""
+"""What proxies of quantizers with a scale per group share. Layer: proxy (L4)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -57,7 +58,7 @@ class GroupwiseProxy(QuantProxyFromInjector):
         return merge_groups(value, dim, x.shape[dim])
 
     def quant_tensor_in_groups(
-        self, kind: type[GroupedTensor], qt_args: tuple[Any, ...], shape: torch.Size
+        self, kind: Callable[..., GroupedTensor], qt_args: tuple[Any, ...], shape: torch.Size
     ) -> GroupedTensor:
         """Return the quant tensor of what the quantizer returned.
 

@@ -1,4 +1,4 @@
-"""Microscaling quantizers: groups of 32 that share a power of two as their scale. Layer: quant (L5).
+"""Microscaling quantizers: groups of 32 share a power of two as their scale. Layer: quant (L5).
 
 With ``2**e`` the largest power of two that elements are compared with (the integer limit, or the
 largest minifloat, rounded down), the scale of a group is ``2**(floor(log2(max(abs(x)))) - e)``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from brevitas.inject.enum import ScalingPerOutputType
-from brevitas.proxy.groupwise_int_parameter_quant import GroupwiseWeightQuantProxyFromInjector
 from brevitas.quant.base import (
     HQOActZeroPoint,
     HQOWeightZeroPoint,
@@ -68,7 +67,6 @@ class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerChannelFloat):
         torch.Size([3, 3, 1])
     """
 
-    proxy_class = GroupwiseWeightQuantProxyFromInjector
     scaling_per_output_type = ScalingPerOutputType.GROUP
 
 
@@ -130,7 +128,6 @@ class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerChannelFloatHQO):
     """As ``ShiftedUint8WeightPerTensorFloatHQO``, per group of 32 input channels."""
 
     group_size = 32
-    proxy_class = GroupwiseWeightQuantProxyFromInjector
     scaling_per_output_type = ScalingPerOutputType.GROUP
 
 

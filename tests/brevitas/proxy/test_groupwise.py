@@ -93,7 +93,9 @@ def test_what_is_kept_of_a_weight(quantizer: Any, metadata_only: bool) -> None:
         layer.weight.zero_()  # what is read from now on is what was kept
     assert torch.equal(proxy.scale_(), expected.scale_)
     assert torch.equal(proxy.scale(), expected.scale)
-    assert torch.equal(layer.quant_weight().value, 0 * expected.value if metadata_only else expected.value)
+    assert torch.equal(
+        layer.quant_weight().value, 0 * expected.value if metadata_only else expected.value
+    )
 
 
 @every_act

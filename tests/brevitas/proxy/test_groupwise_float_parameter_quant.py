@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 import brevitas.nn as qnn
-from brevitas.proxy.groupwise_float_parameter_quant import GroupwiseWeightFloatQuantProxyFromInjector
+from brevitas.proxy.groupwise_float_parameter_quant import (
+    GroupwiseWeightFloatQuantProxyFromInjector,
+)
 from brevitas.quant import MXFloat8e4m3Weight
 from brevitas.quant_tensor import GroupwiseFloatQuantTensor
 

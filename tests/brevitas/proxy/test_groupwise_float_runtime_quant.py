@@ -12,7 +12,9 @@ from brevitas.quant_tensor import GroupwiseFloatQuantTensor
 
 def test_the_quant_tensor_of_an_activation() -> None:
     for training in (True, False):
-        layer = qnn.QuantIdentity(MXFloat8e4m3Act, group_dim=-2, return_quant_tensor=True).train(training)
+        layer = qnn.QuantIdentity(MXFloat8e4m3Act, group_dim=-2, return_quant_tensor=True).train(
+            training
+        )
         assert type(layer.act_quant) is GroupwiseActFloatQuantProxyFromInjector
         y = layer(torch.randn(2, 40, 3))
         assert type(y) is GroupwiseFloatQuantTensor and y.is_valid

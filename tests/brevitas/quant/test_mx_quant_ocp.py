@@ -136,7 +136,10 @@ def test_other_dtypes_have_the_same_scales(dtype: torch.dtype) -> None:
 @every_format
 def test_weights_equal_activations(bits: tuple[int, int]) -> None:
     layer = qnn.QuantLinear(
-        70, 4, weight_quant=MXFloat8e4m3Weight, **{f"weight_{k}": v for k, v in minifloat(bits).items()}
+        70,
+        4,
+        weight_quant=MXFloat8e4m3Weight,
+        **{f"weight_{k}": v for k, v in minifloat(bits).items()},
     )
     expected = quantize(MXFloat8e4m3Act, layer.weight.detach(), **minifloat(bits))
     actual = layer.quant_weight()

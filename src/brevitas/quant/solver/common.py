@@ -182,6 +182,7 @@ def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: st
         raise DependencyError(f"{name}={choice!r}: not available here, expected one of {accepted}.")
     return table[member]
 
+
 #: Dimension that a statistic reduces, in the view of the tensor that goes with it.
 _REDUCE_DIM: dict[ScalingPerOutputType, Any] = {
     ScalingPerOutputType.CHANNEL: SCALING_STATS_REDUCE_DIM,
