@@ -23,6 +23,8 @@ _RECENT = 64
 
 _handles = count()
 _modules_by_handle: weakref.WeakValueDictionary[int, HostModule] = weakref.WeakValueDictionary()
+# Said to be written to by all work on the host, so that a compiler keeps its order.
+_order = torch.empty(0, device="cpu")
 
 
 def in_backward() -> bool:
@@ -61,7 +63,7 @@ class HostModule(nn.Module):
             x: its input, outside of autograd.
             start: a tensor of the shape, dtype and device of the result.
         """
-        return torch.ops.brevitas.run_on_host(x, start, self._handle)
+        return torch.ops.brevitas.run_on_host(_order, x, start, self._handle)
 
 
 class PhasedModule(HostModule):
@@ -135,7 +137,7 @@ class RecentBatches:
 
 _library = torch.library.Library("brevitas", "FRAGMENT")
 _library.define(
-    "run_on_host(Tensor x, Tensor start, Tensor handle) -> Tensor",
+    "run_on_host(Tensor(a!) order, Tensor x, Tensor start, Tensor handle) -> Tensor",
     tags=(torch.Tag.cudagraph_unsafe,),
 )
 _library.define(
@@ -150,7 +152,7 @@ def _advance_phase(average: Tensor, statistic: Tensor, handle: Tensor) -> None:
         module.advance(average, statistic)
 
 
-def _run_on_host(x: Tensor, start: Tensor, handle: Tensor) -> Tensor:
+def _run_on_host(order: Tensor, x: Tensor, start: Tensor, handle: Tensor) -> Tensor:
     module = _modules_by_handle.get(int(handle))
     # An operator gives memory of its own.
     return start.clone() if module is None else module.run_on_host(x, start).clone()
@@ -159,4 +161,4 @@ def _run_on_host(x: Tensor, start: Tensor, handle: Tensor) -> Tensor:
 _library.impl("advance_phase", _advance_phase, "CompositeExplicitAutograd")
 _library.impl("advance_phase", lambda average, statistic, handle: None, "Meta")
 _library.impl("run_on_host", _run_on_host, "CompositeExplicitAutograd")
-_library.impl("run_on_host", lambda x, start, handle: torch.empty_like(start), "Meta")
+_library.impl("run_on_host", lambda order, x, start, handle: torch.empty_like(start), "Meta")

@@ -141,13 +141,9 @@ class _MinifloatFn(torch.autograd.Function):
         grad = widened(grad_outputs[0])
         # Linear in the gradient: the factors are constant in x and scale, almost everywhere.
         with torch.no_grad():
-            to_x, to_scale = _derivatives(x, scale, ctx.plan)
-        grads: list[Tensor | None] = [None, None, None]
-        if ctx.needs_input_grad[0]:
-            grads[0] = _reduce(grad * to_x, x)
-        if ctx.needs_input_grad[1]:
-            grads[1] = _reduce(grad * to_scale, scale)
-        return tuple(grads)
+            to_x, to_scale = _derivatives(x, scale, ctx.plan, *ctx.needs_input_grad[:2])
+        grad_x = None if to_x is None else _reduce(grad * to_x, x)
+        return grad_x, None if to_scale is None else _reduce(grad * to_scale, scale), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -155,8 +151,10 @@ class _MinifloatFn(torch.autograd.Function):
         return _MinifloatFn.apply(*_batch_first(info, in_dims, inputs)), 0
 
 
-def _derivatives(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> tuple[Tensor, Tensor]:
-    """``d y / d x`` and ``d y / d scale`` of each element.
+def _derivatives(
+    x: Tensor, scale: Tensor, plan: MinifloatPlan, needs_x: bool, needs_scale: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """``d y / d x`` and ``d y / d scale`` of each element, where they are needed.
 
     The step is proportional to ``u`` where it follows its exponent, and constant below. So with
     ``r`` for the rounded value before the limits, ``d r / d u`` is ``r / u`` there and 1 below.
@@ -167,13 +165,15 @@ def _derivatives(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> tuple[Tensor,
     ratio, power, rounded = _round(x, scale, plan)
     limited = _limited(rounded, plan)
     follows = power >= 2.0 ** (plan.smallest_step + plan.mantissa_bit_width)
-    through = torch.where(follows, rounded, ratio)
-    slope = torch.where(follows, rounded / ratio, 1.0)
     # Infinity and NaN pass no gradient in any case.
-    stopped = (limited - rounded).isfinite().logical_not_()
-    if not plan.clamp_passes_gradient:
-        stopped |= limited != rounded
-    return slope.masked_fill(stopped, 0.0), limited - through.masked_fill(stopped, 0.0)
+    beyond = limited - rounded
+    stopped = beyond.isfinite().logical_not_() if plan.clamp_passes_gradient else beyond != 0
+    slope = through = None
+    if needs_x:
+        slope = torch.where(follows, rounded / ratio, 1.0).masked_fill_(stopped, 0.0)
+    if needs_scale:
+        through = limited - torch.where(follows, rounded, ratio).masked_fill_(stopped, 0.0)
+    return slope, through
 
 
 def minifloat_quant(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:

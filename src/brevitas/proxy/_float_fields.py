@@ -70,7 +70,8 @@ class FloatQuantProxyMixin(QuantProxyFromInjector):
 
     def float_quant_tensor(self, qt_args: tuple[Any, ...]) -> FloatQuantTensor:
         """Return the quant tensor of what ``FloatQuant`` returned."""
-        return FloatQuantTensor(*qt_args, signed=bool(self.is_signed), training=self.training)
+        build: Any = FloatQuantTensor
+        return build(*qt_args, bool(self.is_signed), self.training)
 
     def scale(self, force_eval: bool = True) -> Tensor | None:
         """Real value of the minifloat 1."""

@@ -64,7 +64,7 @@ class Uint8ActPerTensorFixedPoint(
 
 
 class Int8WeightPerTensorFixedPointMSE(MSESymmetricScale, Int8WeightPerTensorFixedPoint):
-    """8-bit narrow-range weight, power-of-two scale that starts where the squared error is least."""
+    """8-bit narrow-range weight, power-of-two scale that starts from the least squared error."""
 
 
 class Int8WeightPerChannelFixedPointMSE(MSESymmetricScale, Int8WeightPerChannelFixedPoint):
@@ -72,11 +72,11 @@ class Int8WeightPerChannelFixedPointMSE(MSESymmetricScale, Int8WeightPerChannelF
 
 
 class Int8ActPerTensorFixedPointMSE(MSESymmetricScale, Int8ActPerTensorFixedPoint):
-    """8-bit signed activation, power-of-two scale that starts where the squared error is least."""
+    """8-bit signed activation, power-of-two scale that starts from the least squared error."""
 
 
 class Uint8ActPerTensorFixedPointMSE(MSESymmetricScale, Uint8ActPerTensorFixedPoint):
-    """8-bit unsigned activation, power-of-two scale that starts where the squared error is least."""
+    """8-bit unsigned activation, power-of-two scale that starts from the least squared error."""
 
 
 class Int8ActPerTensorFixedPointMinMaxInit(

@@ -23,6 +23,7 @@ from brevitas.core.zero_point import (
     RuntimeDynamicGroupZeroPoint,
     StatsFromParameterZeroPoint,
     ZeroZeroPoint,
+    _ScaleShiftQuantZeroPoint,
 )
 
 SCALE, BITS = torch.tensor(0.3), torch.tensor(4.0)
@@ -252,3 +253,18 @@ def test_integer_inputs_are_taken_as_real_numbers(dtype: torch.dtype, fused: boo
         results.append([layer(given), layer.eval()(given)])
     for actual, expected in zip(*results, strict=True):
         assert actual.dtype is torch.float32 and torch.equal(actual, expected)
+
+
+class _Tenfold(nn.Module):
+    """Stands for the quantizer of an offset."""
+
+    def forward(self, x):
+        return 10 * x, None, None, None
+
+
+@pytest.mark.parametrize(("shape", "expected"), [(None, (2, 3)), ((2, 3, 1), (2, 3, 1))])
+def test_a_quantized_offset_gives_the_zero_point(shape, expected):
+    shift = _ScaleShiftQuantZeroPoint(_Tenfold(), IntQuant(False, True), (2, 3), shape)
+    offset = torch.arange(6.0).view(2, 3)
+    zero_point = shift(offset, torch.tensor(0.5), torch.tensor(8.0))
+    assert torch.equal(zero_point, (offset * 20 - 128).view(expected))

@@ -24,8 +24,9 @@ from brevitas.fx import (
 )
 from brevitas.fx.brevitas_tracer import BrevitasSymbolicTracer, BrevitasValueTracer
 from brevitas.ops.fake_quant import fake_quant
+from brevitas.ops.minifloat import minifloat_quant
 from brevitas.ops.sign_quant import sign_quant
-from brevitas.quant import SignedBinaryWeightPerTensorConst
+from brevitas.quant import Fp8e4m3OCPWeightPerTensorFloat, SignedBinaryWeightPerTensorConst
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 
 
@@ -137,6 +138,7 @@ def test_a_traced_network_can_be_traced_again_and_pickled() -> None:
 
 QUANTIZERS = [
     (fake_quant, {}),
+    (minifloat_quant, {"weight_quant": Fp8e4m3OCPWeightPerTensorFloat}),
     (sign_quant, {"weight_quant": SignedBinaryWeightPerTensorConst, "weight_scaling_const": 0.7}),
 ]
 

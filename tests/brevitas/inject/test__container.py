@@ -18,6 +18,7 @@ from brevitas.inject import (
     DependencyError,
     ExtendedInjector,
     Injector,
+    declaration_age,
     declared_names,
     let,
     record_reads,
@@ -521,3 +522,32 @@ class TestNested:
             Outer.Inner.Core.too_far  # noqa: B018
         with pytest.raises(DependencyError, match="climbs more levels"):
             Quantizer.let(part=(this << 1).a).part  # noqa: B018
+
+
+class TestDeclarationAge:
+    def test_the_latest_declaration_is_the_youngest(self):
+        class Base(ExtendedInjector):
+            a, b = 1, 2
+
+        class Derived(Base):
+            b = 3
+
+        assert declaration_age(Derived, "b") == 1 < declaration_age(Derived, "a")
+        told = Derived.let(a=5)
+        assert declaration_age(told, "a") == 1 < declaration_age(told, "b")
+        # What is declared beside it makes both older.
+        bound = told.let(c=0)
+        assert declaration_age(bound, "a") == 2 and declaration_age(bound, "b") == 3
+
+    def test_of_two_bases(self):
+        class First(ExtendedInjector):
+            a = 1
+
+        class Second(ExtendedInjector):
+            a, b = 2, 2
+
+        class Both(First, Second):
+            pass
+
+        assert Both.a == 1
+        assert declaration_age(Both, "a") == declaration_age(Both, "b") == 2

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import brevitas.nn as qnn
-from brevitas.core.bit_width import BitWidthConst, BitWidthParameter
 from brevitas.loss import (
     MEGA,
     ActivationBitWidthWeightedBySize,
@@ -18,6 +17,8 @@ from brevitas.loss import (
 )
 from brevitas.loss.weighted_bit_width import BitWidthWeighted
 from brevitas.quant import (
+    Fp8e4m3WeightPerTensorFloat,
+    Fp8e5m2Act,
     Int8ActPerTensorFloat,
     Int8WeightPerTensorFloat,
     TruncTo8bit,
@@ -202,28 +203,20 @@ def test_accumulators_with_learned_bits_are_activations():
     assert offset_of(model, "3.trunc_quant").grad.item() == 0.5
 
 
-class Minifloat(nn.Module):
-    """The parts of a minifloat quantizer that its loss reads, around another quantizer."""
+class FloatWeight(Fp8e4m3WeightPerTensorFloat):
+    exponent_bit_width_impl_type = "parameter"
 
-    def __init__(self, quantizer):
-        super().__init__()
-        self.quantizer = (quantizer,)
-        self.exponent_bit_width_impl = BitWidthParameter(4)
-        self.mantissa_bit_width_impl = BitWidthConst(3)
 
-    def forward(self, x):
-        return self.quantizer[0](x)
+class FloatAct(Fp8e5m2Act):
+    mantissa_bit_width_impl_type = "parameter"
 
 
 def test_minifloats():
     """Sign, exponent and mantissa; the losses of integers leave them out."""
-    layer = qnn.QuantLinear(2, 3, input_quant=Int8ActPerTensorFloat)
-    layer.weight_quant.tensor_quant = Minifloat(layer.weight_quant.tensor_quant)
-    fused = layer.input_quant.fused_activation_quant_proxy
-    fused.tensor_quant = Minifloat(fused.tensor_quant)
+    torch.manual_seed(0)
+    layer = qnn.QuantLinear(2, 3, weight_quant=FloatWeight, input_quant=FloatAct)
+    layer = nn.Sequential(layer, qnn.QuantLinear(3, 3, weight_quant=Fp8e4m3WeightPerTensorFloat))
     kinds = (WeightFloatBitWidthWeightedBySize, ActivationFloatBitWidthWeightedBySize)
-    for proxy in (layer.weight_quant, layer.input_quant):
-        proxy.skip_create_quant_tensor = True
     losses = [kind(layer) for kind in kinds]
     integers = [WeightBitWidthWeightedBySize(layer), ActivationBitWidthWeightedBySize(layer)]
     layer(torch.ones(5, 2))
@@ -233,8 +226,25 @@ def test_minifloats():
     for loss in integers:
         with pytest.raises(RuntimeError, match="have seen no bit width"):
             loss.retrieve()
-    losses[0].retrieve().backward()
-    assert layer.weight_quant.tensor_quant.exponent_bit_width_impl.bit_width_offset.grad == 1.0
+    sum(loss.retrieve() for loss in losses).backward()
+    assert len(offsets(layer)) == 2
+    assert all(offset.grad == 1.0 for offset in offsets(layer).values())
+
+
+def test_learned_minifloats_shrink():
+    """The loss drives the bits of the exponent down by one."""
+    torch.manual_seed(0)
+    layer = qnn.QuantLinear(2, 3, weight_quant=FloatWeight)
+    loss = WeightFloatBitWidthWeightedBySize(layer)
+    optimizer = torch.optim.SGD(offsets(layer).values(), lr=0.3)
+    for _ in range(3):
+        loss.zero_accumulated_values()
+        layer(torch.ones(5, 2))
+        optimizer.zero_grad()
+        loss.retrieve().backward()
+        optimizer.step()
+    assert layer.weight_quant.exponent_bit_width() == 3
+    assert layer.weight_quant.bit_width() == 7
 
 
 KINDS = [

@@ -15,20 +15,13 @@ from brevitas.proxy._bits import (
     has_learned_bits,
     total_bits,
 )
-
-
-class Minifloat(nn.Module):
-    """A quantizer with the parts of a minifloat one."""
-
-    def __init__(self, exponent: nn.Module, mantissa: nn.Module) -> None:
-        super().__init__()
-        self.exponent_bit_width_impl = exponent
-        self.mantissa_bit_width_impl = mantissa
+from brevitas.quant import Fp8e4m3Weight
 
 
 def minifloat_proxy(exponent: nn.Module, mantissa: nn.Module) -> nn.Module:
-    proxy = qnn.QuantLinear(2, 3).weight_quant
-    proxy.tensor_quant = Minifloat(exponent, mantissa)
+    proxy = qnn.QuantLinear(2, 3, weight_quant=Fp8e4m3Weight).weight_quant
+    proxy.tensor_quant.exponent_bit_width_impl = exponent
+    proxy.tensor_quant.mantissa_bit_width_impl = mantissa
     return proxy
 
 

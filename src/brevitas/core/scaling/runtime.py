@@ -73,6 +73,19 @@ def affine_rescaling(
     return AffineRescaling(rescaling_init, shifting_init, shape)
 
 
+def _as_one(parameters: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Join parameters, as they are quantized, to one that broadcasts with a statistic's shape.
+
+    Channels stay where they are; all other dimensions become one.
+    """
+    if not shape:
+        return torch.cat([parameter.reshape(-1) for parameter in parameters])
+    channel = shape.index(max(shape))
+    rows = torch.cat([p.movedim(channel, 0).flatten(1) for p in parameters], dim=1)
+    others = (1,) * (len(shape) - 2)
+    return rows.reshape(*rows.shape, *others).movedim(0, channel)
+
+
 class ParameterListStats(nn.Module):
     """Statistic of one parameter or of several that share a quantizer.
 
@@ -116,6 +129,8 @@ class ParameterListStats(nn.Module):
         tracked = self._tracked[0]
         if len(tracked) == 1:
             joined = self.view_shape_impl(tracked[0] if x is None else x)
+        elif type(self.view_shape_impl) is Identity:
+            joined = _as_one(tracked, self.stats.stats_output_shape)
         else:
             joined = torch.cat([self.view_shape_impl(p) for p in tracked], dim=self.concat_dim)
         return self.affine_rescaling(self.stats(joined))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brevitas.core._phase import HostModule
 from brevitas.core.stats._search import CandidateQuantizer, SearchedStatistic
 from brevitas.core.stats._selection import masked_median
 from brevitas.function.ops import min_int
@@ -61,7 +60,7 @@ class _Quantized(NamedTuple):
     bit_width: Tensor
 
 
-class _HalfQuadraticOptimizer(SearchedStatistic, HostModule):
+class _HalfQuadraticOptimizer(SearchedStatistic):
     """Base: alternates between outliers and parameter as long as the mean error shrinks."""
 
     beta: float
@@ -88,6 +87,8 @@ class _HalfQuadraticOptimizer(SearchedStatistic, HostModule):
 
     def parameter_search(self, xl: Tensor, x: Tensor) -> Tensor:
         """Return the best statistic that is found from the start ``xl``."""
+        if x.is_meta:
+            return xl
         best = candidate = xl
         beta, checked = self.beta, _steps_between_checks(x)
         shown = widened(self.quantizer.as_quantized(x))
@@ -114,17 +115,11 @@ class _HalfQuadraticOptimizer(SearchedStatistic, HostModule):
 
     def optimize(self, x: Tensor) -> Tensor:
         """Return the best statistic that is found from that of the initial operation."""
-        return self.parameter_search(widened(self.start(x)), x)
+        return self.parameter_search(self.start(x), x)
 
-    def run_on_host(self, x: Tensor, start: Tensor) -> Tensor:
-        """Search from a given start, where the compiler does not look."""
+    def search_from(self, start: Tensor, x: Tensor) -> Tensor:
+        """Return the best statistic that is found from ``start``."""
         return self.parameter_search(start, x)
-
-    def search(self, x: Tensor) -> Tensor:
-        """Return the best statistic; one operator to a compiler, since its steps are not known."""
-        if torch.compiler.is_compiling():
-            return self.call_on_host(x, widened(self.start(x)))
-        return self.optimize(x)
 
 
 class HalfQuadraticOptimizerScale(_HalfQuadraticOptimizer):

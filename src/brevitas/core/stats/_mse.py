@@ -72,8 +72,8 @@ class MSE(SearchedStatistic):
         >>> from brevitas.quant.scaled_int import Int8WeightPerTensorFloatMSE
         >>> layer = QuantLinear(3, 1, weight_quant=Int8WeightPerTensorFloatMSE, weight_bit_width=3)
         >>> layer.weight.data = torch.tensor([[0.5, 1.0, 2.0]])
-        >>> layer.quant_weight().scale.item() * 3  # 19 / 20 of the largest magnitude
-        1.899999976158142
+        >>> round(3 * layer.quant_weight().scale.item(), 4)  # 18 / 20 of the largest magnitude
+        1.8
     """
 
     def __init__(
@@ -121,9 +121,12 @@ class MSE(SearchedStatistic):
 
     def mse_search(self, x: Tensor) -> Tensor:
         """Return the candidate of least squared error."""
-        init = widened(self.start(x))
-        base = self.mse_base_op(init)
-        low, high = torch.minimum(init, base), torch.maximum(init, base)
+        return self.search_from(self.start(x), x)
+
+    def search_from(self, start: Tensor, x: Tensor) -> Tensor:
+        """Return the candidate of least squared error, from ``start`` to its base."""
+        base = self.mse_base_op(start)
+        low, high = torch.minimum(start, base), torch.maximum(start, base)
         search = _SEARCHES[self.mse_search_method]
 
         def loss(candidate: Tensor) -> Tensor:
@@ -134,7 +137,3 @@ class MSE(SearchedStatistic):
         best, best_loss = search(low, high, loss, self.mse_iters // 2)
         negative, negative_loss = search(-high, -low, loss, self.mse_iters // 2)
         return torch.where(negative_loss < best_loss, negative, best)
-
-    def search(self, x: Tensor) -> Tensor:
-        """Return the candidate of least squared error."""
-        return self.mse_search(x)

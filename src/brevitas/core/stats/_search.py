@@ -4,7 +4,7 @@ Layer: core (L3).
 
 A search quantizes the tensor with each candidate, through the quantizer that the statistic is part
 of. All channels, or groups, are searched at once. No gradient passes through a search: the scale
-that it finds is a constant of the tensor.
+that it finds is a constant of the tensor. To a compiler a search is one operator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from brevitas.core._phase import HostModule
 from brevitas.core._trial import current_trial, trying
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["CandidateQuantizer", "SearchedStatistic", "mse_fib_search", "mse_grid_search"]
 
@@ -45,7 +47,7 @@ class CandidateQuantizer(Protocol):
         ...
 
 
-class SearchedStatistic(nn.Module):
+class SearchedStatistic(HostModule):
     """Base of statistics that are found by quantizing with candidates.
 
     Args:
@@ -90,7 +92,8 @@ class SearchedStatistic(nn.Module):
 
     def start(self, x: Tensor) -> Tensor:
         """Return the statistic from which the search starts."""
-        return self.init_op(self.input_view_shape_impl(self.quantizer.as_quantized(x)))
+        view = self.input_view_shape_impl
+        return widened(self.init_op(view(self.quantizer.as_quantized(x))))
 
     def quantize(self, x: Tensor, candidate: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` for a given statistic."""
@@ -98,10 +101,16 @@ class SearchedStatistic(nn.Module):
             return self.quantizer.try_quantize(x)
 
     @abstractmethod
-    def search(self, x: Tensor) -> Tensor:
+    def search_from(self, start: Tensor, x: Tensor) -> Tensor:
         """Return the best candidate; called without autograd."""
         raise NotImplementedError(f"{type(self).__name__} does not search.")
 
+    def run_on_host(self, x: Tensor, start: Tensor) -> Tensor:
+        """Return the best candidate and keep it."""
+        self.found = self.search_from(start, x)
+        return self.found
+
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return the best candidate, a constant: 0-d, or the view without the reduced dimension."""
         if x.numel() == 0:
@@ -109,16 +118,15 @@ class SearchedStatistic(nn.Module):
                 f"input of shape {tuple(x.shape)}: expected at least one element, to find the "
                 "statistic with which it is quantized best."
             )
-        trial = current_trial()
-        with torch.no_grad():
-            if trial is None:
-                self.found = self.search(x.detach())
-                return self.found
-            if trial.statistic is self:
-                return trial.candidate
-            if trial.is_zero_point and self.found is not None:
-                return self.found
-            return self.start(x.detach())
+        x, trial = x.detach(), current_trial()
+        if trial is None:
+            is_traced = torch.compiler.is_compiling()
+            return (self.call_on_host if is_traced else self.run_on_host)(x, self.start(x))
+        if trial.statistic is self:
+            return trial.candidate
+        if trial.is_zero_point and self.found is not None:
+            return self.found
+        return self.start(x)
 
 
 def mse_grid_search(xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int) -> tuple[Tensor, Tensor]:
@@ -144,9 +152,9 @@ def mse_grid_search(xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int) -> tup
     _check_iterations(num_iter)
     best = xl
     best_loss = loss_fn(best)
-    # Fractions in float32 put candidates of float32 where a table of them would.
-    for fraction in torch.linspace(0, 1, num_iter).tolist()[1:]:
-        candidate = xl + fraction * (xr - xl)
+    fractions = torch.linspace(0, 1, num_iter, device=xl.device)
+    for index in range(1, num_iter):
+        candidate = xl + fractions[index] * (xr - xl)
         loss = loss_fn(candidate)
         is_better = loss < best_loss
         best = torch.where(is_better, candidate, best)
