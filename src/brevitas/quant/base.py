@@ -263,7 +263,7 @@ class SignedBinaryClampedConst(ExtendedInjector):
     signed = True
 
 
-class MSESubInjector(ExtendedInjector):
+class _MSESubInjector(ExtendedInjector):
     """A statistic of least squared error: 20 candidates, all of which are tried.
 
     It is declared inside of a quantizer, whose names it reads; what it starts from is missing.
@@ -279,19 +279,19 @@ class MSESubInjector(ExtendedInjector):
     stats_impl = MSE
 
 
-class MSESymmetricScaleSubInjector(MSESubInjector):
+class MSESymmetricScaleSubInjector(_MSESubInjector):
     """Candidates for the largest magnitude."""
 
     mse_init_op = AbsMax
 
 
-class MSEAsymmetricScaleSubInjector(MSESubInjector):
+class MSEAsymmetricScaleSubInjector(_MSESubInjector):
     """Candidates for the distance between the smallest and the largest value."""
 
     mse_init_op = AbsMinMax
 
 
-class MSEZeroPointSubInjector(MSESubInjector):
+class MSEZeroPointSubInjector(_MSESubInjector):
     """Candidates for the smallest value, at the scale that was found."""
 
     mse_init_op = NegativeMinOrZero

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 import brevitas.nn as qnn
-from brevitas.core._phase import PhasedModule, _modules_by_handle, in_backward
+from brevitas.core._phase import HostModule, PhasedModule, _modules_by_handle, in_backward
 
 
 class Counted(PhasedModule):
@@ -162,3 +163,30 @@ def test_the_operator_on_the_meta_device_does_nothing() -> None:
     arguments = torch.zeros((), device="meta"), torch.zeros((), device="meta")
     torch.ops.brevitas.advance_phase(*arguments, module._handle.to("meta"))
     assert module.steps == 0
+
+
+class _Host(HostModule):
+    """Doubles what it is started from, which a compiler could not know."""
+
+    def run_on_host(self, x, start):
+        return start * float(x.max())
+
+    def forward(self, x):
+        return self.call_on_host(x, x[:1])
+
+
+def test_work_on_the_host_is_one_operator_that_finds_its_module():
+    x, first = torch.tensor([3.0, 2.0]), _Host()
+    torch._dynamo.reset()
+    for module in (first, copy.deepcopy(first)):
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), torch.tensor([9.0]))
+
+
+def test_work_on_the_host_of_a_module_that_is_gone_gives_the_start():
+    x, handle = torch.tensor([3.0, 2.0]), _Host()._handle
+    gc.collect()
+    order = torch.empty(0)
+    assert torch.equal(torch.ops.brevitas.run_on_host(order, x, x[:1], handle), x[:1])
+    with pytest.raises(NotImplementedError, match="HostModule has no work"):
+        HostModule().run_on_host(x, x)
