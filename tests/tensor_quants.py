@@ -24,6 +24,7 @@ from brevitas.quant import (
     fixed_point,
     float_quant_fnuz,
     float_quant_ocp,
+    mx_quant_ocp,
     scaled_int,
     shifted_scaled_int,
     ternary,
@@ -35,6 +36,7 @@ from brevitas.quant.base import (
     WeightPerChannelFloatDecoupled,
     WeightPerTensorFloatDecoupledL2Param,
 )
+from brevitas.quant.mx_quant_ocp import MXActMixin
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 
 FUSED = (
@@ -51,8 +53,14 @@ DECOUPLED = (
 #: What a quantizer returns, in this order; the last two where integers have a grid of their own.
 FIELDS = ("value", "scale", "zero_point", "bit_width", "pre_scale", "pre_zero_point")
 BIAS_SCALE = torch.tensor([0.011, 0.02, 0.5, 0.3])
-# A name of each quantizer that has no number of bits of its own.
-EXTRA: dict[str, dict[str, Any]] = {"IntBias": {"bit_width": 8}}
+# What quantizers leave to whoever uses them.
+EXTRA: dict[str, dict[str, Any]] = {
+    "IntBias": {"bit_width": 8},
+    # Groups that do not divide the data, whose last one is filled up.
+    "ShiftedUint8WeightGroupQuantFloat": {"group_size": 16},
+    "MXInt8Act": {"group_dim": -1, "group_size": 8},
+    "MXFloat8e4m3Act": {"group_dim": -1, "group_size": 8},
+}
 # The same for minifloats of any format, and the shape of a scale per channel.
 FORMAT = {"exponent_bit_width": 3, "mantissa_bit_width": 2, "bit_width": 6}
 PER_CHANNEL = {"per_channel_broadcastable_shape": (1, 3, 1, 1)}
@@ -94,6 +102,11 @@ class Row:
         """Whether the scale is declared as a constant."""
         declared = self.quantizer.let(scaling_impl_type=None) if self.is_bias else self.quantizer
         return declared.scaling_impl_type is ScalingImplType.CONST
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether an activation has a scale of its own for each input."""
+        return self.is_act and issubclass(self.quantizer, MXActMixin)
 
     @property
     def has_real_zero_point(self) -> bool:
@@ -167,6 +180,13 @@ def assert_declares(quantizer: Any, contract: dict[str, dict[str, Any]]) -> None
     assert {name: part.__name__ for name, part in declared.items()} == names
 
 
+def as_given(value: Tensor, x: Tensor) -> Tensor:
+    """Bring a quantized value, which may be in groups, into the shape of what was quantized."""
+    if value.dim() == x.dim():
+        return value
+    return value.flatten(-2)[..., : x.shape[-1]]
+
+
 def bias_scale(dtype: torch.dtype) -> Tensor:
     return BIAS_SCALE.to(torch.promote_types(dtype, torch.float32), copy=True)
 
@@ -218,7 +238,7 @@ def gradients(
     scale = bias_scale(dtype).requires_grad_() if row.is_bias else None
     outputs = run(tensor_quant, x, scale)
     weight = torch.linspace(-1.0, 2.0, x.numel(), dtype=dtype).reshape(x.shape)
-    (outputs[0] * weight).sum().backward()
+    (as_given(outputs[0], x) * weight).sum().backward()
     leaves = {"x": x, "given scale": scale, **dict(tensor_quant.named_parameters())}
     grads = {f"grad {name}": p.grad for name, p in leaves.items() if p is not None}
     named = {**dict(zip(fields, outputs, strict=False)), **grads}
@@ -262,11 +282,14 @@ def rows(modules: tuple[Any, ...], kinds: tuple[type, ...]) -> Iterator[Row]:
             quantizer = getattr(module, name)
             if not issubclass(quantizer, solvers):
                 continue
-            for phase in ("collecting", "learned") if "collect_stats_steps" in quantizer else ("",):
+            collects = "collect_stats_steps" in quantizer and not issubclass(quantizer, MXActMixin)
+            for phase in ("collecting", "learned") if collects else ("",):
                 row = Row(module.__name__, name, quantizer, phase)
                 if type(row.build()) in kinds:
                     yield row
 
 
-ROWS = list(rows((scaled_int, fixed_point, shifted_scaled_int, ternary), FUSED))
+INTS = (scaled_int, fixed_point, shifted_scaled_int, ternary, mx_quant_ocp)
+ROWS = list(rows(INTS, FUSED))
 FLOAT_ROWS = list(rows((float_quant, float_quant_ocp, float_quant_fnuz), (FloatQuant,)))
+GROUP_FLOAT_ROWS = list(rows((mx_quant_ocp,), (FloatQuant,)))

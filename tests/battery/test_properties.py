@@ -20,7 +20,7 @@ from brevitas.core.quant import (
 )
 from brevitas.function.ops import max_int, min_int
 from sign_quants import ROWS as SIGN_ROWS
-from tensor_quants import BIAS_SCALE, ROWS, Row, run
+from tensor_quants import BIAS_SCALE, ROWS, Row, as_given, int_part, run
 
 every_row = pytest.mark.parametrize("row", [*ROWS, *SIGN_ROWS], ids=str)
 every_integer_row = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -110,17 +110,18 @@ def test_quantizing_twice_changes_nothing(row: Row, dtype: torch.dtype) -> None:
     """But for decoupled quantizers, which place integers on another grid than they find them on."""
     quantize = Frozen(row, dtype)
     once = quantize(quantize.x)
-    assert torch.equal(quantize(once), once)
+    assert torch.equal(quantize(as_given(once, quantize.x)), once)
 
 
 @every_row
 def test_larger_inputs_give_no_smaller_values(row: Row) -> None:
     quantize = Frozen(row)
     generator = torch.Generator().manual_seed(1)
+    smaller = quantize(quantize.x)
     # From far below one step to several of them.
-    growth = 10 ** torch.empty_like(quantize.x).uniform_(-6, 1, generator=generator)
-    steps = growth * quantize.output[0]
-    assert bool((quantize(quantize.x + steps) >= quantize(quantize.x)).all())
+    growth = 10 ** torch.empty_like(smaller).uniform_(-6, 1, generator=generator)
+    steps = as_given(growth * quantize.output[0], quantize.x)
+    assert bool((quantize(quantize.x + steps) >= smaller).all())
 
 
 @every_row
@@ -162,19 +163,19 @@ def test_gradients_follow_the_formula(row: Row) -> None:
     Where integers stay on the grid where they are found, `p = s` and `o = z` get both gradients.
     """
     quantize = Frozen(row, torch.float64)
-    int_quant: Any = next(
-        part for name, part in quantize.tensor_quant.named_children() if name.endswith("int_quant")
-    )
+    int_quant = int_part(quantize.tensor_quant)
     x, bits = quantize.x.requires_grad_(), quantize.bit_width.requires_grad_()
     (pre_scale, offset), (scale, zero_point) = (
         [field.requires_grad_() for field in grid] for grid in (quantize.grid, quantize.output)
     )
-    weight = torch.linspace(-1.0, 2.0, x.numel(), dtype=x.dtype).reshape(x.shape)
-    (quantize(x) * weight).sum().backward()
+    value = quantize(x)
+    weight = torch.linspace(-1.0, 2.0, value.numel(), dtype=x.dtype).reshape(value.shape)
+    (value * weight).sum().backward()
     with torch.no_grad():
+        seen = int_quant.input_view_impl(x)  # in groups, if there are
         limits = [f(int_quant.signed, int_quant.narrow_range, bits) for f in (min_int, max_int)]
         round_ = ROUNDING[type(int_quant.float_to_int_impl)]
-        rounded = round_(x / pre_scale + offset)
+        rounded = round_(seen / pre_scale + offset)
         integer = rounded.clamp(*limits)
         inside = (rounded == integer).to(x.dtype)
         passed = 1.0 if isinstance(int_quant.tensor_clamp_impl, TensorClampSte) else inside
@@ -183,11 +184,11 @@ def test_gradients_follow_the_formula(row: Row) -> None:
         lower = -growth if int_quant.signed else torch.zeros_like(growth)
         above, below = rounded > limits[1], rounded < limits[0]
         terms = {
-            "x": weight * passed * scale / pre_scale,
+            "x": as_given(weight * passed * scale / pre_scale, x),
             "bits": weight * scale * torch.where(above, growth, torch.where(below, lower, 0.0)),
             "scale": weight * (integer - zero_point),
-            "zero point": (-weight * scale).expand_as(x),
-            "pre-scale": -weight * passed * scale * x / pre_scale**2,
+            "zero point": (-weight * scale).expand_as(seen),
+            "pre-scale": -weight * passed * scale * seen / pre_scale**2,
             "offset": weight * passed * scale,
         }
     actual = {"x": x.grad, "bits": bits.grad, "scale": scale.grad, "zero point": zero_point.grad}

@@ -28,6 +28,7 @@ __all__ = [
     "ParameterFromStatsFromParameterZeroPoint",
     "ParameterZeroPoint",
     "PreZeroCenterZeroPoint",
+    "RuntimeDynamicGroupZeroPoint",
     "StatsFromParameterZeroPoint",
     "ZeroZeroPoint",
 ]
@@ -393,7 +394,10 @@ class RuntimeDynamicGroupZeroPoint(nn.Module):
         self.zero_point_stats_impl = zero_point_stats_impl
         self.scale_shift_zero_point = _ScaleShiftZeroPoint(int_quant, quantize_zero_point)
 
+    def read(self, stats_input: Tensor) -> Tensor:
+        """Return the real offset of each group."""
+        return -self.zero_point_stats_impl(self.input_view_impl(stats_input))
+
     def forward(self, stats_input: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Return the zero point of each group."""
-        statistic = self.zero_point_stats_impl(self.input_view_impl(stats_input))
-        return self.scale_shift_zero_point(-statistic, scale, bit_width)
+        return self.scale_shift_zero_point(self.read(stats_input), scale, bit_width)

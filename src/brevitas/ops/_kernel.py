@@ -33,8 +33,8 @@ _EXAMPLE_SIZES: dict[str, tuple[int, ...]] = {
     "rows": (127, 4111),
     "columns": (4111, 127),
     "blocks": (71, 127, 61),
+    "groups": (71, 127, 61),
 }
-_EXAMPLE_CHANNELS = {"flat": 1, "elements": 8191, "rows": 127, "columns": 127, "blocks": 127}
 # Errors that no other function would compile without.
 _NO_COMPILER = ("InvalidCxxCompiler", "CppCompileError", "TritonMissing")
 
@@ -162,10 +162,10 @@ def _traits(tensor: Tensor) -> tuple[Any, ...]:
 def _examples(kind: str, arguments: list[Tensor]) -> list[Tensor]:
     """Tensors to trace with, in the place of the caller's; their memory is never touched."""
     x, *parameters = arguments
-    examples = [torch.empty(_EXAMPLE_SIZES[kind], dtype=x.dtype, device=x.device)]
+    whole = _EXAMPLE_SIZES[kind]
+    examples = [torch.empty(whole, dtype=x.dtype, device=x.device)]
     for parameter in parameters:
-        channels = _EXAMPLE_CHANNELS[kind] if parameter.numel() > 1 else 1
-        size = channel_size(kind, channels)
+        size = channel_size(kind, whole) if parameter.numel() > 1 else ()
         examples.append(torch.empty(size, dtype=parameter.dtype, device=parameter.device))
     return examples
 

@@ -29,6 +29,7 @@ class Layout(NamedTuple):
     | rows | ``[channel, inner]`` | ``[channel, 1]`` |
     | columns | ``[outer, channel]`` | ``[channel]`` |
     | blocks | ``[outer, channel, inner]`` | ``[channel, 1]`` |
+    | groups | ``[channel, inner, channel]`` | ``[channel, 1, channel]`` |
     """
 
     kind: str
@@ -58,19 +59,36 @@ class Layout(NamedTuple):
 
     def flatten_channels(self, parameter: Tensor) -> Tensor:
         """View one number, or one number per channel, so that it broadcasts to the view."""
-        return parameter.reshape(channel_size(self.kind, parameter.numel())).contiguous()
+        size = () if parameter.numel() == 1 else channel_size(self.kind, self.size)
+        return parameter.reshape(size).contiguous()
 
 
-def channel_size(kind: str, channels: int) -> tuple[int, ...]:
-    """Shape in which ``channels`` numbers broadcast against a view of this kind.
+# Which parts of a view count channels -> name of the view.
+_KINDS = {
+    (): "flat",
+    (False,): "flat",
+    (True,): "elements",
+    (True, False): "rows",
+    (False, True): "columns",
+    (False, True, False): "blocks",
+    (True, False, True): "groups",
+}
+
+
+def channel_size(kind: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in which one number per channel broadcasts against a view of this kind and size.
 
     Example:
-        >>> channel_size("rows", 4), channel_size("columns", 4), channel_size("rows", 1)
-        ((4, 1), (4,), ())
+        >>> channel_size("rows", (4, 9)), channel_size("columns", (9, 4))
+        ((4, 1), (4,))
+        >>> channel_size("groups", (4, 9, 5))
+        (4, 1, 5)
     """
-    if channels == 1:
-        return ()
-    return (channels, 1) if kind in ("rows", "blocks") else (channels,)
+    if kind == "groups":
+        return size[0], 1, size[2]
+    if kind == "blocks":
+        return size[1], 1
+    return (size[0], 1) if kind == "rows" else size[-1:]
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
@@ -82,17 +100,19 @@ def layout_of(x: Tensor, *shapes: torch.Size) -> Layout | None:
 
     Args:
         x: a tensor of any shape and memory format.
-        *shapes: of one number each, or of one number per index of the same dimension of ``x``.
+        *shapes: of one number each, or of one number per index of the same dimensions of ``x``.
 
     Returns:
-        The layout; None where a shape varies along more than one dimension, or where ``x``
-        has fewer than two elements, or 2**31 and more.
+        The layout; None where shapes vary along dimensions that are not the same or lie in three
+        places, or where ``x`` has fewer than two elements, or 2**31 and more.
 
     Example:
         >>> layout_of(torch.zeros(8, 3, 5, 5), torch.Size((1, 3, 1, 1))).size
         (8, 3, 25)
         >>> layout_of(torch.zeros(3, 2, 5), torch.Size((3, 1, 1))).kind
         'rows'
+        >>> layout_of(torch.zeros(6, 2, 4, 3, 3), torch.Size((6, 2, 1, 3, 3))).size
+        (12, 4, 9)
     """
     return _layout_of(x.shape, None if x.is_contiguous() else x.stride(), shapes)
 
@@ -103,30 +123,40 @@ def _layout_of(
 ) -> Layout | None:
     if not 2 <= prod(shape) < 2**31:  # kernels count elements in 32 bits
         return None
-    order = tuple(range(len(shape))) if strides is None else _memory_order(shape, strides)
-    channel_dims = {_channel_dim(shape, parameter) for parameter in parameters} - {None}
-    if len(channel_dims) > 1 or -1 in channel_dims:
+    as_they_are = tuple(range(len(shape)))
+    varying = {_varying_dims(shape, parameter) for parameter in parameters} - {frozenset()}
+    if len(varying) > 1 or None in varying:
         return None
-    kept = None if order == tuple(range(len(shape))) else order
-    if not channel_dims:
-        return Layout("flat", (prod(shape),), kept, shape)
-    position = order.index(channel_dims.pop())
-    sizes = [shape[dim] for dim in order]
-    outer, channels, inner = prod(sizes[:position]), sizes[position], prod(sizes[position + 1 :])
-    kinds = {(False, False): "elements", (False, True): "rows", (True, False): "columns"}
-    kind = kinds.get((outer > 1, inner > 1), "blocks")
-    size = tuple(size for size in (outer, channels, inner) if size > 1)
-    return Layout(kind, size, kept, shape)
+    channels = next(iter(varying), None) or frozenset()
+    # Several dimensions of a parameter are read in their own order.
+    order = as_they_are
+    if strides is not None and len(channels) <= 1:
+        order = _memory_order(shape, strides)
+    parts: list[tuple[bool, int]] = []
+    for dim in order:
+        if shape[dim] == 1:
+            continue
+        is_channel = dim in channels
+        if parts and parts[-1][0] is is_channel:
+            parts[-1] = (is_channel, parts[-1][1] * shape[dim])
+        else:
+            parts.append((is_channel, shape[dim]))
+    kind = _KINDS.get(tuple(is_channel for is_channel, _ in parts))
+    if kind is None:
+        return None
+    kept = None if order == as_they_are else order
+    return Layout(kind, tuple(size for _, size in parts), kept, shape)
 
 
-def _channel_dim(shape: torch.Size, parameter: torch.Size) -> int | None:
-    """Dimension along which a parameter varies; None for none, -1 if there is no single one."""
+def _varying_dims(shape: torch.Size, parameter: torch.Size) -> frozenset[int] | None:
+    """Dimensions along which a parameter varies; None where it does not broadcast to the shape."""
     if prod(parameter) == 1:
-        return None
+        return frozenset()
     aligned = (1,) * (len(shape) - len(parameter)) + tuple(parameter)
-    varying = [dim for dim, size in enumerate(aligned) if size != 1]
-    fits = len(aligned) == len(shape) and len(varying) == 1
-    return varying[0] if fits and aligned[varying[0]] == shape[varying[0]] else -1
+    if len(aligned) != len(shape):
+        return None
+    varying = frozenset(dim for dim, size in enumerate(aligned) if size != 1)
+    return varying if all(aligned[dim] == shape[dim] for dim in varying) else None
 
 
 def _memory_order(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, ...]:

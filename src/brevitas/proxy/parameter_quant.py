@@ -113,7 +113,7 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
 
 
 def _is_resettable(current: nn.Module, fresh: nn.Module) -> bool:
-    """True where every part not replaced has tensors of the fresh one's shapes and devices."""
+    """True where every part not replaced has the fresh one's shapes, and tensors of its devices."""
     if type(current) is not type(fresh):
         return False
     parts = dict(current.named_modules())
@@ -124,9 +124,15 @@ def _is_resettable(current: nn.Module, fresh: nn.Module) -> bool:
     )
 
 
-def _layout(part: nn.Module) -> dict[str, tuple[torch.Size, torch.device]]:
+def _layout(part: nn.Module) -> dict[str, Any]:
+    """Shapes and devices of a part's tensors, and the shapes that it keeps besides."""
     own = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
-    return {name: (tensor.shape, tensor.device) for name, tensor in own}
+    shapes = {name: kept for name, kept in part.__dict__.items() if _is_shape(kept)}
+    return {**shapes, **{name: (tensor.shape, tensor.device) for name, tensor in own}}
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
 
 
 def _saved(name: str, part: nn.Module) -> dict[str, Tensor]:
@@ -231,7 +237,7 @@ class WeightQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
         out = quantize(x, *input_format)
         if self.skip_create_quant_tensor:
-            return out[0]
+            return self.quantized_value(out[0], x)
         quant_weight = self.create_quant_tensor(out)
         if keeps and cached is None and self._is_tracked(x):
             new = self.cache_class(quant_weight, self.cache_inference_quant_weight_metadata_only)

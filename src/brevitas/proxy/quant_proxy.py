@@ -45,7 +45,10 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         disable_quant: assign True to pass values through unquantized, False to resume.
         tracked_module_list: the layers; not child modules of the proxy.
         tensor_quant: the built quantizer, None where nothing is quantized.
+        is_groupwise: True where each group of elements has a scale of its own.
     """
+
+    is_groupwise = False
 
     def __init__(self, quant_layer: nn.Module, quant_injector: InjectorMeta) -> None:
         nn.Module.__init__(self)
@@ -55,7 +58,6 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         self.tracked_module_list: list[nn.Module] = []
         self.disable_quant = False
         self.skip_create_quant_tensor = False
-        self.is_groupwise = False
         self.tensor_quant: nn.Module | None = None
         self.add_tracked_module(quant_layer)
 
@@ -191,8 +193,16 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         return tensor_quant(x)
 
     def apply_input_view(self, x: Tensor) -> Tensor:
-        """Return ``x`` in the shape in which it is quantized."""
+        """Return ``x`` with as many elements as are quantized, where groups are filled up."""
         return x
+
+    def as_quantized(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the shape in which the quantizer returns it: in groups, or as it is."""
+        return x
+
+    def quantized_value(self, value: Tensor, x: Tensor) -> Tensor:
+        """Return what the quantizer made of ``x``, in the shape of ``x``."""
+        return value
 
     def drop_cache(self) -> None:
         """Forget what was kept of earlier evaluations; where nothing is kept, do nothing."""

@@ -28,9 +28,27 @@ __all__ = [
     "DynamicGridMixin",
     "FusedActivationQuantProxy",
     "TruncQuantProxyFromInjector",
+    "depends_on_input",
 ]
 
 ActQuantProxyProtocol = QuantProxyProtocol
+
+
+def depends_on_input(name: str) -> RuntimeError:
+    """The error for reading what a quantizer finds anew for each input.
+
+    Args:
+        name: a field of a quant tensor.
+
+    Example:
+        >>> depends_on_input("scale")
+        RuntimeError('scale(): the scale of a dynamic quantizer depends on its input; quantize the
+        input and read `.scale` of the result.')
+    """
+    return RuntimeError(
+        f"{name}(): the {name.replace('_', ' ')} of a dynamic quantizer depends on its input; "
+        f"quantize the input and read `.{name}` of the result."
+    )
 
 
 class _TensorQuantDisabledIdentity(nn.Module):
@@ -157,7 +175,7 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
         else:
             out = fused(value)
         if self.skip_create_quant_tensor:
-            return out[0]
+            return self.quantized_value(out[0], value)
         quant_act = self.create_quant_tensor(out, x)
         if self.cache_inference_quant_act and not self.training:
             self._cached_act = self.cache_class(quant_act, self.cache_quant_io_metadata_only)
@@ -196,17 +214,11 @@ class DynamicGridMixin:
 
     def scale(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the scale depends on the input."""
-        raise RuntimeError(
-            "scale(): the scale of a dynamic quantizer depends on its input; "
-            "quantize the input and read `.scale` of the result."
-        )
+        raise depends_on_input("scale")
 
     def zero_point(self, force_eval: bool = True) -> Tensor | None:
         """Raise: the zero point depends on the input."""
-        raise RuntimeError(
-            "zero_point(): the zero point of a dynamic quantizer depends on its "
-            "input; quantize the input and read `.zero_point` of the result."
-        )
+        raise depends_on_input("zero_point")
 
 
 class DynamicActQuantProxyFromInjector(DynamicGridMixin, ActQuantProxyFromInjector):

@@ -91,6 +91,16 @@ from brevitas.quant.float_quant_ocp import (
     FpOCPWeightPerTensorFloat,
     FpOCPWeightPerTensorFloatMSE,
 )
+from brevitas.quant.mx_quant_ocp import (
+    MXFloat8e4m3Act,
+    MXFloat8e4m3Weight,
+    MXFloat8e4m3WeightMSE,
+    MXInt8Act,
+    MXInt8Weight,
+    MXInt8WeightMSE,
+    ShiftedMXUInt8Weight,
+    ShiftedMXUInt8WeightMSE,
+)
 from brevitas.quant.none import (
     NoneActQuant,
     NoneBiasQuant,
@@ -233,6 +243,12 @@ __all__ = [
     "Int8WeightPerTensorFixedPoint",
     "Int8WeightPerTensorFloat",
     "IntBias",
+    "MXFloat8e4m3Act",
+    "MXFloat8e4m3Weight",
+    "MXFloat8e4m3WeightMSE",
+    "MXInt8Act",
+    "MXInt8Weight",
+    "MXInt8WeightMSE",
     "NoneActQuant",
     "NoneBiasQuant",
     "NoneClampQuant",
@@ -240,6 +256,8 @@ __all__ = [
     "NoneWeightQuant",
     "RoundTo8bit",
     "ShiftRoundSaturateTo8bit",
+    "ShiftedMXUInt8Weight",
+    "ShiftedMXUInt8WeightMSE",
     "ShiftedUint8ActPerTensorFixedPoint",
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8WeightPerChannelFloat",

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brevitas.core.bit_width.float import StaticExponentBias
 from brevitas.core.function_wrapper import FloatClamp, TensorClamp
 from brevitas.core.quant.float import FloatQuant
 from brevitas.core.scaling import FloatScaling
 from brevitas.inject import ExtendedInjector, value
-from brevitas.inject.enum import BitWidthImplType
-from brevitas.proxy.float_parameter_quant import WeightFloatQuantProxyFromInjector
-from brevitas.proxy.float_runtime_quant import ActFloatQuantProxyFromInjector
+from brevitas.inject.enum import BitWidthImplType, ScalingPerOutputType
+from brevitas.proxy.float_parameter_quant import (
+    WeightFloatQuantProxyFromInjector,
+    WeightFloatQuantProxyFromInjectorBase,
+)
+from brevitas.proxy.float_runtime_quant import (
+    ActFloatQuantProxyFromInjector,
+    ActFloatQuantProxyFromInjectorBase,
+)
+from brevitas.proxy.groupwise_float_parameter_quant import (
+    GroupwiseWeightFloatQuantProxyFromInjector,
+)
+from brevitas.proxy.groupwise_float_runtime_quant import GroupwiseActFloatQuantProxyFromInjector
 from brevitas.quant.solver.act import ActQuantSolver
 from brevitas.quant.solver.common import SolveFloatBitWidth, SolveRounding
 from brevitas.quant.solver.weight import WeightQuantSolver
@@ -26,6 +38,14 @@ __all__ = [
     "ScaledFloatActBase",
     "ScaledFloatWeightBase",
 ]
+
+
+_WEIGHT_PROXY: dict[ScalingPerOutputType, type[WeightFloatQuantProxyFromInjectorBase]] = {
+    ScalingPerOutputType.GROUP: GroupwiseWeightFloatQuantProxyFromInjector
+}
+_ACT_PROXY: dict[ScalingPerOutputType, type[ActFloatQuantProxyFromInjectorBase]] = {
+    ScalingPerOutputType.GROUP: GroupwiseActFloatQuantProxyFromInjector
+}
 
 
 class FloatBase(SolveRounding, SolveFloatBitWidth):
@@ -49,13 +69,17 @@ class FloatBase(SolveRounding, SolveFloatBitWidth):
 class FloatWeightBase(FloatBase, WeightQuantSolver):
     """A minifloat weight without a scale."""
 
-    proxy_class = WeightFloatQuantProxyFromInjector
+    @value
+    def proxy_class(scaling_per_output: Any = None) -> type[WeightFloatQuantProxyFromInjectorBase]:
+        return _WEIGHT_PROXY.get(scaling_per_output, WeightFloatQuantProxyFromInjector)
 
 
 class FloatActBase(FloatBase, ActQuantSolver):
     """A minifloat activation without a scale."""
 
-    proxy_class = ActFloatQuantProxyFromInjector
+    @value
+    def proxy_class(scaling_per_output: Any = None) -> type[ActFloatQuantProxyFromInjectorBase]:
+        return _ACT_PROXY.get(scaling_per_output, ActFloatQuantProxyFromInjector)
 
 
 class ScaledFloatWeightBase(FloatWeightBase, WeightQuantSolver):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brevitas.inject.enum import ScalingPerOutputType
 from brevitas.quant.base import (
     HQOActZeroPoint,
     HQOWeightZeroPoint,
@@ -25,9 +26,11 @@ __all__ = [
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8ActPerTensorFloatHQO",
     "ShiftedUint8ActPerTensorFloatMSE",
+    "ShiftedUint8WeightGroupQuantFloat",
     "ShiftedUint8WeightPerChannelFloat",
     "ShiftedUint8WeightPerChannelFloatHQO",
     "ShiftedUint8WeightPerChannelFloatMSE",
+    "ShiftedUint8WeightPerGroupFloatHQO",
     "ShiftedUint8WeightPerTensorFloat",
     "ShiftedUint8WeightPerTensorFloatHQO",
     "ShiftedUint8WeightPerTensorFloatMSE",
@@ -51,6 +54,20 @@ class ShiftedUint8WeightPerChannelFloat(
     ShiftedMinUintQuant, MinMaxStatsScaling, PerChannelFloatScaling8bit, WeightQuantSolver
 ):
     """8-bit unsigned weight, scale and zero point per output channel."""
+
+
+class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerChannelFloat):
+    """8-bit unsigned weight, scale and zero point per group of ``group_size`` input channels.
+
+    Example:
+        >>> from brevitas.nn import QuantLinear
+        >>> quant = ShiftedUint8WeightGroupQuantFloat
+        >>> layer = QuantLinear(10, 3, weight_quant=quant, weight_group_size=4)
+        >>> layer.quant_weight().zero_point_.shape
+        torch.Size([3, 3, 1])
+    """
+
+    scaling_per_output_type = ScalingPerOutputType.GROUP
 
 
 class ShiftedUint8ActPerTensorFloat(
@@ -105,6 +122,13 @@ class ShiftedUint8WeightPerChannelFloatHQO(HQOWeightZeroPoint, ShiftedUint8Weigh
     """As ``ShiftedUint8WeightPerTensorFloatHQO``, per output channel."""
 
     quantize_zero_point = False
+
+
+class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerChannelFloatHQO):
+    """As ``ShiftedUint8WeightPerTensorFloatHQO``, per group of 32 input channels."""
+
+    group_size = 32
+    scaling_per_output_type = ScalingPerOutputType.GROUP
 
 
 class ShiftedUint8ActPerTensorFloatHQO(HQOActZeroPoint, ShiftedUint8ActPerTensorFloat):

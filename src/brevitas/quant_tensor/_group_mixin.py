@@ -67,7 +67,10 @@ class GroupMixin:
 
     def _expanded(self, field: Tensor) -> Tensor:
         """A field in the shape of the tensor; one number stays one."""
-        return field if field.numel() == 1 else self._merged(field.expand(self._grouped_shape()))
+        grouped = self._grouped_shape()
+        if field.numel() == 1 and field.dim() < len(grouped):
+            return field
+        return self._merged(field.expand(grouped))
 
     @property
     def shape(self) -> torch.Size:

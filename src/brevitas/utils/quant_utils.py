@@ -54,7 +54,8 @@ def groupwise_dequant_expand(
         return value, scale_, zero_point_
 
     def expand(field: Tensor) -> Tensor:
-        if field.numel() == 1:
+        # One number for all, and not that of a single group.
+        if field.numel() == 1 and field.dim() < value_.dim():
             return field
         return merge_groups(field.expand(value_.shape), dim, dequant_shape[dim])
 
@@ -122,6 +123,8 @@ class _CachedIOFloat(_CachedIO):
 class _CachedIOGroupwiseInt(_CachedIO):
     """An affine integer tensor in groups kept for later; see `_CachedIO`."""
 
+    scale_ = _Kept[Tensor]()
+    zero_point_ = _Kept[Tensor]()
     group_size = _Kept[int]()
     group_dim = _Kept[int]()
 

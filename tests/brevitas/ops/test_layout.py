@@ -65,7 +65,30 @@ def test_channels_last_images_are_columns():
     assert restored.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("shapes", [[(5, 3)], [(5, 1), (3,)], [(2, 5, 3)], [(7, 1)]])
+@pytest.mark.parametrize(
+    ("shape", "parameter", "kind", "size"),
+    [
+        ((6, 2, 4), (6, 2, 1), "rows", (12, 4)),
+        ((2, 4, 8), (2, 1, 8), "groups", (2, 4, 8)),
+        ((6, 2, 4, 3, 3), (6, 2, 1, 3, 3), "groups", (12, 4, 9)),
+        ((6, 1, 4, 1, 1), (6, 1, 1, 1, 1), "rows", (6, 4)),
+        ((6, 8, 1), (6, 8, 1), "elements", (48,)),
+        ((5, 3), (5, 3), "elements", (15,)),
+    ],
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_one_number_per_group(shape, parameter, kind, size, transposed):
+    x, scale = torch.randn(shape), torch.rand(parameter)
+    if transposed:  # other strides, in which the groups are read one by one all the same
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
+    layout = layout_of(x, scale.shape)
+    assert (layout.kind, layout.size) == (kind, size)
+    flat = layout.flatten(x) * layout.flatten_channels(scale)
+    assert torch.equal(layout.restore(flat), x * scale)
+    assert torch.equal(layout.restore_owned(flat), x * scale)
+
+
+@pytest.mark.parametrize("shapes", [[(5, 3), (5, 1)], [(5, 1), (3,)], [(2, 5, 3)], [(7, 1)]])
 def test_parameters_that_no_layout_serves(shapes):
     assert layout_of(torch.zeros(5, 3), *map(torch.Size, shapes)) is None
 

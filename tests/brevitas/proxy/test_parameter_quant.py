@@ -513,3 +513,10 @@ class TestKeptBias:
         after = layer.quant_bias()
         torch.testing.assert_close(after.scale, before.scale)
         assert not torch.equal(after.value, before.value)
+
+
+def test_a_new_weight_of_another_shape_has_scales_of_its_own():
+    layer = qnn.QuantLinear(10, 3, weight_scaling_per_output_channel=True)
+    layer.quant_weight()
+    layer.weight = nn.Parameter(torch.randn(5, 7))
+    assert layer.quant_weight().scale.shape == (5, 1)

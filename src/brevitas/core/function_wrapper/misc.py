@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from brevitas.function._logarithm import log_two
 from brevitas.function.ops_ste import abs_binary_sign_grad
 
 __all__ = ["Abs", "Identity", "InplaceAbs", "InplaceLogTwo", "LogTwo", "PowerOfTwo"]
@@ -53,7 +54,7 @@ class InplaceAbs(nn.Module):
 
 
 class LogTwo(nn.Module):
-    """Logarithm of base two, `y = log2(x)`.
+    """Logarithm of base two, `y = log2(x)`; an integer only where `x` is a power of two.
 
     Example:
         >>> LogTwo()(torch.tensor(8.))
@@ -62,7 +63,7 @@ class LogTwo(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logarithm of `x`, NaN where `x < 0`."""
-        return torch.log2(x)
+        return log_two(x)
 
 
 class InplaceLogTwo(nn.Module):

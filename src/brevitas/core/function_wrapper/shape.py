@@ -29,6 +29,7 @@ __all__ = [
     "PermuteDims",
     "StatsInputViewShapeImpl",
     "dynamic_over_sub_channel_block_view",
+    "group_elements_dim",
 ]
 
 
@@ -145,6 +146,16 @@ def _pad_to_groups(x: Tensor, group_size: int, group_dim: int) -> Tensor:
     return nn.functional.pad(x, [0, 0] * after + [0, missing])
 
 
+def group_elements_dim(group_dim: int) -> int:
+    """Dimension of a group's elements, once the dimension ``group_dim`` is split into groups.
+
+    Example:
+        >>> group_elements_dim(1), group_elements_dim(-1)  # [2, groups, 4], in both cases
+        (2, -1)
+    """
+    return group_dim if group_dim < 0 else group_dim + 1
+
+
 def dynamic_over_sub_channel_block_view(x: Tensor, group_size: int, group_dim: int) -> Tensor:
     """Split one dimension into groups, `[..., n, ...] -> [..., groups, group_size, ...]`.
 
@@ -156,12 +167,33 @@ def dynamic_over_sub_channel_block_view(x: Tensor, group_size: int, group_dim: i
     Returns:
         Tensor with one dimension more than `x`.
 
+    Raises:
+        ValueError: If `x` has no such dimension.
+
     Example:
         >>> dynamic_over_sub_channel_block_view(torch.zeros(2, 10), 4, 1).shape
         torch.Size([2, 3, 4])
     """
-    group_dim = group_dim % x.dim()
-    return _pad_to_groups(x, group_size, group_dim).unflatten(group_dim, (-1, group_size))
+    group_dim = _dimension(group_dim, x)
+    padded = _pad_to_groups(x, group_size, group_dim)
+    groups = padded.shape[group_dim] // group_size
+    return padded.unflatten(group_dim, (groups, group_size))
+
+
+def _dimension(group_dim: int, x: Tensor) -> int:
+    """A dimension of `x`, counted from the front."""
+    if not -x.dim() <= group_dim < x.dim():
+        raise ValueError(
+            f"group_dim={group_dim}: expected a dimension of the tensor of shape "
+            f"{tuple(x.shape)}, from {-x.dim()} to {x.dim() - 1}."
+        )
+    return group_dim % x.dim()
+
+
+def _check_group_dim(group_dim: int) -> int:
+    if isinstance(group_dim, bool) or not isinstance(group_dim, int):
+        raise ValueError(f"group_dim={group_dim!r}: expected an int, a dimension.")
+    return group_dim
 
 
 def _check_group_size(group_size: int) -> int:
@@ -179,7 +211,7 @@ class OverSubChannelBlockView(nn.Module):
         group_dim: Dimension that is split; it may count from the end.
 
     Raises:
-        ValueError: If `group_size` is no positive integer.
+        ValueError: If `group_size` is no positive integer, or `group_dim` no integer.
 
     Example:
         >>> view = OverSubChannelBlockView((2, 3, 4), group_size=4, group_dim=1)
@@ -193,11 +225,11 @@ class OverSubChannelBlockView(nn.Module):
         super().__init__()
         self.expanded_groupwise_shape = tuple(expanded_groupwise_shape)
         self.group_size = _check_group_size(group_size)
-        self.group_dim = group_dim
+        self.group_dim = _check_group_dim(group_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` of shape `[..., n, ...]` as `[..., groups, group_size, ...]`."""
-        x = _pad_to_groups(x, self.group_size, self.group_dim % x.dim())
+        x = _pad_to_groups(x, self.group_size, _dimension(self.group_dim, x))
         return x.reshape(self.expanded_groupwise_shape)
 
 
@@ -209,7 +241,7 @@ class DynamicOverSubChannelBlockView(nn.Module):
         group_dim: Dimension that is split; it may count from the end.
 
     Raises:
-        ValueError: If `group_size` is no positive integer.
+        ValueError: If `group_size` is no positive integer, or `group_dim` no integer.
 
     Example:
         >>> DynamicOverSubChannelBlockView(group_size=4, group_dim=-1)(torch.zeros(2, 3, 10)).shape
@@ -219,7 +251,7 @@ class DynamicOverSubChannelBlockView(nn.Module):
     def __init__(self, group_size: int, group_dim: int) -> None:
         super().__init__()
         self.group_size = _check_group_size(group_size)
-        self.group_dim = group_dim
+        self.group_dim = _check_group_dim(group_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` of shape `[..., n, ...]` as `[..., groups, group_size, ...]`."""

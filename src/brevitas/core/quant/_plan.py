@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from brevitas.core.function_wrapper.clamp import TensorClamp
@@ -21,6 +21,10 @@ from brevitas.core.function_wrapper.ops_ste import (
     RoundToZeroSte,
     TensorClampSte,
 )
+from brevitas.core.function_wrapper.shape import (
+    DynamicOverSubChannelBlockView,
+    OverSubChannelBlockView,
+)
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.ops.fake_quant import FakeQuantPlan
 
@@ -32,6 +36,7 @@ __all__ = [
     "is_plain",
     "may_fuse",
     "rounding_mode_of",
+    "viewed",
 ]
 
 #: Roundings of ours that a fused operation can do, by their names in the QONNX specification.
@@ -44,6 +49,8 @@ ROUNDING: dict[type[nn.Module], str] = {
 }
 #: Clamps of ours: whether clamped elements still pass their gradient to the input.
 CLAMP_PASSES_GRADIENT: dict[type[nn.Module], bool] = {TensorClamp: False, TensorClampSte: True}
+# Views of ours: a fused operation runs on the tensor that they return.
+_VIEWS = frozenset({Identity, OverSubChannelBlockView, DynamicOverSubChannelBlockView})
 _PLANS: dict[tuple[type, type], FakeQuantPlan] = {
     (rounding_type, clamp_type): FakeQuantPlan(rounding, passes)
     for rounding_type, rounding in ROUNDING.items()
@@ -130,6 +137,23 @@ def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
     rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
     delay, view = parts["delay_wrapper"], parts["input_view_impl"]
     plan = _PLANS.get((type(rounding), type(clamp)))
-    if plan is None or type(view) is not Identity:
+    if plan is None or type(view) not in _VIEWS:
         return None
     return plan if may_fuse(delay, rounding, clamp, view) else None
+
+
+def viewed(int_quant: nn.Module, x: Tensor) -> Tensor:
+    """Return ``x`` in the shape in which an ``IntQuant`` quantizes it: in groups, or as it is.
+
+    Args:
+        int_quant: a module with the parts of ``brevitas.core.quant.IntQuant``.
+        x: the tensor to quantize.
+
+    Example:
+        >>> from brevitas.core.quant.int_base import IntQuant
+        >>> in_groups = IntQuant(False, True, DynamicOverSubChannelBlockView(4, -1))
+        >>> viewed(in_groups, torch.zeros(3, 10)).shape
+        torch.Size([3, 3, 4])
+    """
+    view: Any = int_quant._modules["input_view_impl"]
+    return x if type(view) is Identity else view(x)

@@ -23,9 +23,14 @@ from torch import Tensor, nn
 from brevitas.core.function_wrapper.misc import Identity, LogTwo, PowerOfTwo
 from brevitas.core.function_wrapper.shape import OverOutputChannelView, OverTensorView
 from brevitas.core.quant._fused import is_zero, quantize_program
+from brevitas.core.quant._plan import viewed
 from brevitas.core.quant._watch import Watched
 from brevitas.core.scaling._restriction import ScaleSource, SourceKind
-from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
+from brevitas.core.scaling.runtime import (
+    RuntimeDynamicGroupStatsScaling,
+    RuntimeStatsScaling,
+    StatsFromParameterScaling,
+)
 from brevitas.core.scaling.standalone import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -37,6 +42,7 @@ from brevitas.core.zero_point import (
     ParameterFromRuntimeZeroPoint,
     ParameterFromStatsFromParameterZeroPoint,
     ParameterZeroPoint,
+    RuntimeDynamicGroupZeroPoint,
     StatsFromParameterZeroPoint,
 )
 from brevitas.ops.fake_quant import FakeQuantPlan
@@ -54,6 +60,7 @@ _SCALINGS = frozenset(
         ParameterFromRuntimeStatsScaling,
         ParameterFromStatsFromParameterScaling,
         ParameterScaling,
+        RuntimeDynamicGroupStatsScaling,
         RuntimeStatsScaling,
         StatsFromParameterScaling,
     }
@@ -63,6 +70,7 @@ _ZERO_POINTS = frozenset(
         ParameterFromRuntimeZeroPoint,
         ParameterFromStatsFromParameterZeroPoint,
         ParameterZeroPoint,
+        RuntimeDynamicGroupZeroPoint,
         StatsFromParameterZeroPoint,
     }
 )
@@ -195,7 +203,9 @@ def quantize_in_region(
         shape = source.tensor.shape
     shift = recipe.shift
     offset = None if shift is None else recipe.zero_point.read(x)
-    outputs = _run(recipe, parts["int_quant"], plan, x, shape, source, offset, bit_width)
+    int_quant = parts["int_quant"]
+    in_groups = viewed(int_quant, x)
+    outputs = _run(recipe, int_quant, plan, in_groups, shape, source, offset, bit_width)
     if outputs is not None:
         value, scale, *shifted = outputs
         zero_point = shifted[0] if shifted else recipe.zero_point(x, scale, bit_width)

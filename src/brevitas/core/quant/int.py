@@ -17,7 +17,7 @@ from brevitas.core.quant._fused import (
     value_in_region,
 )
 from brevitas.core.quant._parts import check_parts
-from brevitas.core.quant._plan import fake_quant_plan, is_plain
+from brevitas.core.quant._plan import fake_quant_plan, is_plain, viewed
 from brevitas.core.quant._region import quantize_in_region
 from brevitas.core.quant._trunc import TruncIntQuant
 from brevitas.core.quant.int_base import DecoupledIntQuant, IntQuant
@@ -55,6 +55,7 @@ def _fused_value(
     *output_grid: Tensor | None,
 ) -> Tensor:
     """Quantize in one operation, compiled where asked for; zero point None stands for zero."""
+    x = viewed(int_quant, x)
     if config.JIT_ENABLED and can_run_region(x):
         key = (plan, int_quant.signed, int_quant.narrow_range)
         arguments = (x, scale, zero_point, bit_width, *output_grid)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from brevitas.core.function_wrapper.clamp import TensorClamp
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.function_wrapper.ops_ste import RoundSte
-from brevitas.core.quant._plan import fake_quant_plan
+from brevitas.core.quant._plan import fake_quant_plan, viewed
 from brevitas.core.quant.delay import DelayWrapper
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import fake_quant
@@ -95,11 +95,14 @@ class IntQuant(_IntParts):
     """
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        """Return the dequantized value of ``x``; scale and zero point broadcast to ``x``."""
+        """Return the dequantized value of ``x``, in the shape of its view (in groups).
+
+        Scale and zero point broadcast to that shape.
+        """
         plan = fake_quant_plan(self) if type(self) is IntQuant else None
         if plan is not None:
             lower, upper = self.min_int(bit_width), self.max_int(bit_width)
-            return fake_quant(x, scale, zero_point, lower, upper, plan)
+            return fake_quant(viewed(self, x), scale, zero_point, lower, upper, plan)
         grid = (scale, zero_point)
         return self._by_parts(x, bit_width, grid, output=grid)
 
@@ -147,5 +150,6 @@ class DecoupledIntQuant(_IntParts):
         if plan is not None:
             lower, upper = self.min_int(bit_width), self.max_int(bit_width)
             limits = (lower, upper, plan)
+            x = viewed(self, x)
             return fake_quant(x, pre_scale, pre_zero_point, *limits, scale, zero_point)
         return self._by_parts(x, bit_width, (pre_scale, pre_zero_point), (scale, zero_point))

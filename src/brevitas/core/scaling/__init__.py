@@ -7,7 +7,11 @@ from brevitas.core.scaling.pre_scaling import (
     AccumulatorAwareZeroCenterParameterPreScaling,
     ParameterPreScalingWeightNorm,
 )
-from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
+from brevitas.core.scaling.runtime import (
+    RuntimeDynamicGroupStatsScaling,
+    RuntimeStatsScaling,
+    StatsFromParameterScaling,
+)
 from brevitas.core.scaling.standalone import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -34,6 +38,7 @@ __all__ = [
     "ParameterPreScalingWeightNorm",
     "ParameterScaling",
     "PowerOfTwoIntScaling",
+    "RuntimeDynamicGroupStatsScaling",
     "RoundMidMaxSte",
     "RuntimeStatsScaling",
     "ScalingImplType",

@@ -95,7 +95,8 @@ class ScaleRestriction(nn.Module):
 
     def from_statistic(self, statistic: Tensor, threshold: Tensor | None) -> Tensor:
         """Scale of a real-valued statistic, restricted."""
-        statistic = widened(statistic)
+        # Clamped before it is mapped: the logarithm of zero has no gradient.
+        statistic = self.clamp_statistic(widened(statistic))
         return self.from_stored(self.to_stored(statistic), threshold)
 
     def scale_of(self, source: ScaleSource, threshold: Tensor | None) -> Tensor:

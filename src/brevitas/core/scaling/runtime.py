@@ -12,10 +12,15 @@ from brevitas.core._phase import in_backward
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 from brevitas.core._trial import on_trial
 from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.scaling._group import RuntimeDynamicGroupStatsScaling
 from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
 from brevitas.core.stats.stats_wrapper import DEFAULT_MOMENTUM, _Stats
 
-__all__ = ["RuntimeStatsScaling", "StatsFromParameterScaling"]
+__all__ = [
+    "RuntimeDynamicGroupStatsScaling",
+    "RuntimeStatsScaling",
+    "StatsFromParameterScaling",
+]
 
 
 class AffineRescaling(LearnedValueModule):

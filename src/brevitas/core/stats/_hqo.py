@@ -91,7 +91,7 @@ class _HalfQuadraticOptimizer(SearchedStatistic):
             return xl
         best = candidate = xl
         beta, checked = self.beta, _steps_between_checks(x)
-        shown = widened(self.quantizer.apply_input_view(x))
+        shown = widened(self.quantizer.as_quantized(x))
         best_error = shown.new_full((), math.inf)
         improves = torch.ones((), dtype=torch.bool, device=x.device)
         for step in range(self.hqo_iters):

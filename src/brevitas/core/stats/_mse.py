@@ -110,7 +110,7 @@ class MSE(SearchedStatistic):
 
     def mse_loss_fn(self, x: Tensor, quant_value: Tensor) -> Tensor:
         """Return the squared error of a quantized ``x``: 0-d, or one value for each channel."""
-        shown = self.quantizer.apply_input_view(x)
+        shown = self.quantizer.as_quantized(x)
         error = self.input_view_shape_impl(widened(shown) - widened(quant_value)).square()
         return error.sum() if self.stats_reduce_dim is None else error.sum(self.stats_reduce_dim)
 

@@ -42,8 +42,8 @@ class CandidateQuantizer(Protocol):
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
         ...
 
-    def apply_input_view(self, x: Tensor) -> Tensor:
-        """Return ``x`` in the shape in which it is quantized."""
+    def as_quantized(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the shape in which the quantizer returns it."""
         ...
 
 
@@ -93,7 +93,7 @@ class SearchedStatistic(HostModule):
     def start(self, x: Tensor) -> Tensor:
         """Return the statistic from which the search starts."""
         view = self.input_view_shape_impl
-        return widened(self.init_op(view(self.quantizer.apply_input_view(x))))
+        return widened(self.init_op(view(self.quantizer.as_quantized(x))))
 
     def quantize(self, x: Tensor, candidate: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` for a given statistic."""

@@ -11,10 +11,12 @@ from brevitas.core.scaling import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
     ParameterScaling,
+    RuntimeDynamicGroupStatsScaling,
     RuntimeStatsScaling,
 )
-from brevitas.inject import DependencyError, ExtendedInjector, value
+from brevitas.inject import DependencyError, value
 from brevitas.inject.enum import QuantType, ScalingImplType, ScalingPerOutputType
+from brevitas.proxy.groupwise_int_runtime_quant import GroupwiseActQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector
 from brevitas.proxy.utils import ConvertRuntimeStatsToParameter
 from brevitas.quant.solver.common import (
@@ -26,6 +28,7 @@ from brevitas.quant.solver.common import (
     as_member,
     choose,
 )
+from brevitas.quant.solver.group import SolveActGroups
 
 __all__ = ["ActQuantSolver"]
 
@@ -35,6 +38,15 @@ _SCALING: dict[ScalingImplType, type[nn.Module]] = {
     ScalingImplType.AFFINE_STATS: RuntimeStatsScaling,
     ScalingImplType.PARAMETER: ParameterScaling,
     ScalingImplType.PARAMETER_FROM_STATS: ParameterFromRuntimeStatsScaling,
+}
+
+#: A group's scale is that of the input at hand, since inputs have no fixed number of groups.
+_GROUP_SCALING: dict[ScalingImplType, type[nn.Module]] = {
+    ScalingImplType.CONST: ConstScaling,
+    ScalingImplType.STATS: RuntimeDynamicGroupStatsScaling,
+}
+_PROXY: dict[ScalingPerOutputType, type[ActQuantProxyFromInjector]] = {
+    ScalingPerOutputType.GROUP: GroupwiseActQuantProxyFromInjector
 }
 
 #: A quantizer of type FP quantizes nothing. A binary activation passes no gradient beyond its
@@ -104,15 +116,17 @@ _SCALING_INIT: dict[ScalingImplType, Any] = {
 _SCALING_CONST = {**_SCALING_INIT, ScalingImplType.CONST: ConstScalingInit}
 
 
-class SolveActScaling(ExtendedInjector):
+class SolveActScaling(SolveActGroups):
     """``scaling_impl_type`` -> ``scaling_impl`` of an activation, with its start and shape."""
 
     dtype = None
     device = None
 
     @value
-    def scaling_impl(scaling_impl_type: Any = None) -> Any:
-        return choose(_SCALING, scaling_impl_type, "scaling_impl_type")
+    def scaling_impl(scaling_impl_type: Any = None, scaling_per_output: Any = None) -> Any:
+        in_groups = scaling_per_output is ScalingPerOutputType.GROUP
+        table = _GROUP_SCALING if in_groups else _SCALING
+        return choose(table, scaling_impl_type, "scaling_impl_type")
 
     @value
     def scaling_init_impl(scaling_impl_type: Any = None, scaling_const: Any = None) -> Any:
@@ -182,4 +196,6 @@ class ActQuantSolver(
         True
     """
 
-    proxy_class = ActQuantProxyFromInjector
+    @value
+    def proxy_class(scaling_per_output: Any = None) -> type[ActQuantProxyFromInjector]:
+        return _PROXY.get(scaling_per_output, ActQuantProxyFromInjector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
@@ -30,6 +31,7 @@ class SolveBiasShape(ExtendedInjector):
     """What the granularity of a scale needs to know of the bias."""
 
     scaling_stats_input_concat_dim = 0
+    input_view_impl = Identity
 
     @value
     def scaling_per_output_channel_shape(tracked_parameter_list: Any) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ from brevitas.core.stats import (
     PercentileInterval,
     SignedAbsMax,
 )
-from brevitas.inject import DependencyError, ExtendedInjector, value
+from brevitas.inject import DependencyError, ExtendedInjector, this, value
 from brevitas.inject.enum import (
     BitWidthImplType,
     FloatToIntImplType,
@@ -183,6 +183,18 @@ def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: st
     return table[member]
 
 
+#: Dimension that a statistic reduces, in the view of the tensor that goes with it.
+_REDUCE_DIM: dict[ScalingPerOutputType, Any] = {
+    ScalingPerOutputType.CHANNEL: SCALING_STATS_REDUCE_DIM,
+    ScalingPerOutputType.GROUP: this.group_elements_dim,
+}
+_STATS_VIEW: dict[ScalingPerOutputType, Any] = {
+    ScalingPerOutputType.TENSOR: OverTensorView,
+    ScalingPerOutputType.CHANNEL: OverOutputChannelView,
+    ScalingPerOutputType.GROUP: this.input_view_impl,
+}
+
+
 class SolveBitWidth(ExtendedInjector):
     """``bit_width_impl_type`` -> ``bit_width_impl``."""
 
@@ -274,46 +286,48 @@ class SolveStats(ExtendedInjector):
         return choose(_STATS, scaling_stats_op, "scaling_stats_op")
 
     @value
-    def stats_reduce_dim(scaling_stats_op: Any, scaling_per_output: Any) -> int | None:
-        by_channel = _reduces_each_channel(scaling_stats_op, scaling_per_output)
-        return SCALING_STATS_REDUCE_DIM if by_channel else None
-
-    @value
-    def scaling_stats_input_view_shape_impl(
-        scaling_stats_op: Any = None, scaling_per_output: Any = None
-    ) -> Any:
-        return _stats_view(scaling_stats_op, scaling_per_output)
-
-    @value
-    def inner_stats_input_view_shape_impl(
-        scaling_stats_op: Any = None, scaling_per_output: Any = None
-    ) -> Any:
-        # A searched statistic is given the tensor as it is and reduces this view of it.
-        return _stats_view(scaling_stats_op, scaling_per_output)
+    def stats_reduce_dim(scaling_stats_op: Any, scaling_per_output: Any) -> Any:
+        return _REDUCE_DIM.get(_reduced_part(scaling_stats_op, scaling_per_output))
 
     @value
     def keepdim(scaling_per_output: Any = None) -> bool:
         return scaling_per_output is ScalingPerOutputType.GROUP
 
     @value
+    def scaling_stats_input_view_shape_impl(
+        scaling_stats_op: Any = None, scaling_per_output: Any = None
+    ) -> Any:
+        return _STATS_VIEW[_reduced_part(scaling_stats_op, scaling_per_output)]
+
+    @value
+    def inner_stats_input_view_shape_impl(
+        scaling_stats_op: Any = None, scaling_per_output: Any = None
+    ) -> Any:
+        # A searched statistic is given the tensor as it is and reduces this view of it, which
+        # has been brought into groups before.
+        reduced = _reduced_part(scaling_stats_op, scaling_per_output)
+        return Identity if reduced is ScalingPerOutputType.GROUP else _STATS_VIEW[reduced]
+
+    @value
     def permute_dims(scaling_stats_permute_dims: Any = None) -> Any:
         return scaling_stats_permute_dims
 
 
-def _reduces_each_channel(scaling_stats_op: Any, scaling_per_output: Any) -> bool:
+def _reduced_part(scaling_stats_op: Any, scaling_per_output: Any) -> ScalingPerOutputType:
+    """What a statistic reduces at a time: the tensor, a channel, a group."""
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
-    return op is StatsOp.MAX_AVE or scaling_per_output is ScalingPerOutputType.CHANNEL
-
-
-def _stats_view(scaling_stats_op: Any, scaling_per_output: Any) -> type[nn.Module]:
-    by_channel = _reduces_each_channel(scaling_stats_op, scaling_per_output)
-    return OverOutputChannelView if by_channel else OverTensorView
+    if op is not StatsOp.MAX_AVE:
+        return scaling_per_output or ScalingPerOutputType.TENSOR
+    if scaling_per_output is ScalingPerOutputType.GROUP:
+        raise DependencyError(
+            "scaling_stats_op=MAX_AVE with a scale per group: it is the mean over all channels; "
+            "expected a statistic of one group, such as MAX or AVE."
+        )
+    return ScalingPerOutputType.CHANNEL
 
 
 class SolveIntQuant(ExtendedInjector):
     """``quant_type`` -> ``int_quant``, which only the integer quantizer is built around."""
-
-    input_view_impl = Identity
 
     @value
     def int_quant(quant_type: Any = None) -> Any:

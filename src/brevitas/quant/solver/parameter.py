@@ -15,9 +15,10 @@ from brevitas.core.scaling import (
     ParameterScaling,
     StatsFromParameterScaling,
 )
-from brevitas.inject import DependencyError, ExtendedInjector, value
+from brevitas.inject import DependencyError, ExtendedInjector, this, value
 from brevitas.inject.enum import BitWidthImplType, ScalingImplType, ScalingPerOutputType
 from brevitas.quant.solver.common import as_member, choose
+from brevitas.quant.solver.group import first_module
 
 __all__ = ["SolveParameterScaling", "SolveParameterTensorClamp", "first_module"]
 
@@ -29,23 +30,16 @@ _SCALING: dict[ScalingImplType, type[nn.Module]] = {
     ScalingImplType.PARAMETER: ParameterScaling,
     ScalingImplType.PARAMETER_FROM_STATS: ParameterFromStatsFromParameterScaling,
 }
+_SCALING_SHAPE: dict[ScalingPerOutputType, Any] = {
+    ScalingPerOutputType.CHANNEL: this.scaling_per_output_channel_shape,
+    ScalingPerOutputType.GROUP: this.scaling_per_group_shape,
+}
 #: A clamped element passes its gradient on to the scale where the scale is learned.
 _LEARNED_SCALING = (
     ScalingImplType.AFFINE_STATS,
     ScalingImplType.PARAMETER,
     ScalingImplType.PARAMETER_FROM_STATS,
 )
-
-
-def first_module(module: Any) -> Any:
-    """The layer that a quantizer belongs to, the first one where several share it.
-
-    Example:
-        >>> layer = nn.ReLU()
-        >>> first_module((layer, nn.Tanh())) is layer
-        True
-    """
-    return module[0] if isinstance(module, tuple) else module
 
 
 class SolveParameterScaling(ExtendedInjector):
@@ -74,9 +68,8 @@ class SolveParameterScaling(ExtendedInjector):
         )
 
     @value
-    def scaling_shape(scaling_per_output: Any, scaling_per_output_channel_shape: Any) -> Any:
-        per_channel = scaling_per_output is ScalingPerOutputType.CHANNEL
-        return scaling_per_output_channel_shape if per_channel else ()
+    def scaling_shape(scaling_per_output: Any = None) -> Any:
+        return _SCALING_SHAPE.get(scaling_per_output, ())
 
     @value
     def learned_round_init(tracked_parameter_list: Any) -> Tensor:

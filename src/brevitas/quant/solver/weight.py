@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from brevitas.core.quant import BinaryQuant, RescalingIntQuant, TernaryQuant
-from brevitas.inject import DependencyError, ExtendedInjector, value
+from brevitas.inject import DependencyError, this, value
 from brevitas.inject.enum import QuantType, ScalingPerOutputType
+from brevitas.proxy.groupwise_int_parameter_quant import GroupwiseWeightQuantProxyFromInjector
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.quant.solver.common import (
     SolveBitWidth,
@@ -16,11 +17,8 @@ from brevitas.quant.solver.common import (
     SolveStats,
     choose,
 )
-from brevitas.quant.solver.parameter import (
-    SolveParameterScaling,
-    SolveParameterTensorClamp,
-    first_module,
-)
+from brevitas.quant.solver.group import SolveWeightGroups, first_module
+from brevitas.quant.solver.parameter import SolveParameterScaling, SolveParameterTensorClamp
 
 __all__ = ["WeightQuantSolver"]
 
@@ -32,9 +30,17 @@ _TENSOR_QUANT: dict[QuantType, Any] = {
     QuantType.INT: RescalingIntQuant,
     QuantType.FP: None,
 }
+#: Dimension along which the views of weights that share a quantizer are joined.
+_CONCAT_DIM: dict[ScalingPerOutputType, Any] = {
+    ScalingPerOutputType.CHANNEL: 1,
+    ScalingPerOutputType.GROUP: this.group_elements_dim,
+}
+_PROXY: dict[ScalingPerOutputType, type[WeightQuantProxyFromInjector]] = {
+    ScalingPerOutputType.GROUP: GroupwiseWeightQuantProxyFromInjector
+}
 
 
-class SolveWeightShape(ExtendedInjector):
+class SolveWeightShape(SolveWeightGroups):
     """What the granularity of a scale needs to know of the layer and its weight."""
 
     @value
@@ -76,8 +82,8 @@ class SolveWeightShape(ExtendedInjector):
         return (output_channel_dim, *others)
 
     @value
-    def scaling_stats_input_concat_dim(scaling_per_output: Any) -> int:
-        return 1 if scaling_per_output is ScalingPerOutputType.CHANNEL else 0
+    def scaling_stats_input_concat_dim(scaling_per_output: Any) -> Any:
+        return _CONCAT_DIM.get(scaling_per_output, 0)
 
 
 class SolveWeightTensorQuant(SolveIntQuant):
@@ -117,4 +123,6 @@ class WeightQuantSolver(
         'WeightQuantProxyFromInjector'
     """
 
-    proxy_class = WeightQuantProxyFromInjector
+    @value
+    def proxy_class(scaling_per_output: Any = None) -> type[WeightQuantProxyFromInjector]:
+        return _PROXY.get(scaling_per_output, WeightQuantProxyFromInjector)

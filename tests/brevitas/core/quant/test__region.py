@@ -18,17 +18,20 @@ from brevitas.core.quant import _fused, _region
 from brevitas.inject.enum import RestrictValueType, ScalingImplType
 from brevitas.ops import region
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat
-from tensor_quants import ROWS, bias_scale, run
+from tensor_quants import ROWS, as_given, bias_scale, run
 
 ROW = {str(row): row for row in ROWS}
 # One quantizer for each kind of plan: statistic inside the region, per tensor and per channel;
-# learned scale; learned scale and zero point; scale given from outside.
+# learned scale; learned scale and zero point; scale given from outside; a scale and a zero point
+# per group; a scale per group that is computed before the region.
 KINDS = [
     "Int8WeightPerTensorFloat",
     "Int8WeightPerChannelFloat",
     "Int8ActPerTensorFloat-learned",
     "ShiftedUint8ActPerTensorFloat-learned",
     "Int16Bias",
+    "ShiftedUint8WeightGroupQuantFloat",
+    "MXInt8Act",
 ]
 
 
@@ -43,7 +46,7 @@ def step(tensor_quant, row):
     x, scale = row.data().requires_grad_(), bias_scale(torch.float32).requires_grad_()
     outputs = run(tensor_quant, x, scale)
     weight = torch.linspace(-1.0, 2.0, x.numel()).reshape(x.shape)
-    (outputs[0] * weight).sum().backward()
+    (as_given(outputs[0], x) * weight).sum().backward()
     leaves = {"x": x, "scale": scale, **dict(tensor_quant.named_parameters())}
     return outputs, {name: p.grad for name, p in leaves.items() if p.grad is not None}
 

@@ -179,7 +179,7 @@ class _Proxy:
     def __init__(self) -> None:
         self.statistic = None
 
-    def apply_input_view(self, x: Tensor) -> Tensor:
+    def as_quantized(self, x: Tensor) -> Tensor:
         return x
 
     def try_quantize(self, x: Tensor):
