@@ -45,6 +45,7 @@ __all__ = [
     "MSEActZeroPoint",
     "MSEAsymmetricScale",
     "MSEAsymmetricScaleSubInjector",
+    "MSESubInjector",
     "MSESymmetricScale",
     "MSESymmetricScaleSubInjector",
     "MSEWeightZeroPoint",
@@ -263,7 +264,7 @@ class SignedBinaryClampedConst(ExtendedInjector):
     signed = True
 
 
-class _MSESubInjector(ExtendedInjector):
+class MSESubInjector(ExtendedInjector):
     """A statistic of least squared error: 20 candidates, all of which are tried.
 
     It is declared inside of a quantizer, whose names it reads; what it starts from is missing.
@@ -279,19 +280,19 @@ class _MSESubInjector(ExtendedInjector):
     stats_impl = MSE
 
 
-class MSESymmetricScaleSubInjector(_MSESubInjector):
+class MSESymmetricScaleSubInjector(MSESubInjector):
     """Candidates for the largest magnitude."""
 
     mse_init_op = AbsMax
 
 
-class MSEAsymmetricScaleSubInjector(_MSESubInjector):
+class MSEAsymmetricScaleSubInjector(MSESubInjector):
     """Candidates for the distance between the smallest and the largest value."""
 
     mse_init_op = AbsMinMax
 
 
-class MSEZeroPointSubInjector(_MSESubInjector):
+class MSEZeroPointSubInjector(MSESubInjector):
     """Candidates for the smallest value, at the scale that was found."""
 
     mse_init_op = NegativeMinOrZero
