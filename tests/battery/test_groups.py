@@ -17,7 +17,10 @@ from torch import Tensor, nn
 import brevitas.nn as qnn
 from brevitas import config
 from brevitas.core.quant.float import FloatQuant
+from brevitas.core.zero_point import RuntimeDynamicGroupZeroPoint
 from brevitas.inject.enum import ScalingPerOutputType
+from brevitas.quant.base import MinMaxStatsScaling, ShiftedMinUintQuant
+from brevitas.quant.solver import ActQuantSolver
 from brevitas.quant_tensor import GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor
 from tensor_quants import GROUP_FLOAT_ROWS, ROWS, Row, assert_declares, gradients, run
 
@@ -172,6 +175,29 @@ def test_an_activation_function_comes_first(row: Row) -> None:
     declared = {"group_dim": 1, "group_size": 4, "return_quant_tensor": True}
     relu = qnn.QuantReLU(row.quantizer, **declared)
     assert torch.equal(relu(x).value, qnn.QuantIdentity(row.quantizer, **declared)(x.relu()).value)
+
+
+class ShiftedAct(ShiftedMinUintQuant, MinMaxStatsScaling, ActQuantSolver):
+    """A user's quantizer: unsigned integers with a zero point per group of an activation."""
+
+    bit_width = 8
+    restrict_scaling_type = "fp"
+    scaling_per_output_type = "group"
+    zero_point_impl = RuntimeDynamicGroupZeroPoint
+
+
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_a_zero_point_per_group_of_an_activation(size: int) -> None:
+    declared = {"group_dim": 1, "group_size": size, "return_quant_tensor": True}
+    layer, x = qnn.QuantIdentity(ShiftedAct, **declared), torch.randn(2, 10, 3) + 0.5
+    quantized = layer(x)
+    moved = nn.functional.pad(x.movedim(1, -1), [0, -10 % size]).reshape(2, 3, -1, size)
+    smallest = moved.amin(-1).clamp_max(0)
+    scale = (moved.amax(-1) - smallest).clamp_min(1e-10) / 255
+    zero_point = (-smallest / scale).round().clamp(0, 255)
+    assert torch.equal(quantized.scale_.squeeze(2).movedim(1, -1), scale)
+    assert torch.equal(quantized.zero_point_.squeeze(2).movedim(1, -1), zero_point)
+    assert quantized.is_valid and quantized.int().dtype is torch.uint8
 
 
 # Ways of running ---------------------------------------------------------------------------------

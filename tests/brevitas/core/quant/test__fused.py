@@ -43,7 +43,8 @@ def test_the_compiled_value_equals_the_fused_operation(scale, zero_point):
 
 def test_shapes_without_a_kernel_are_left_to_the_caller(monkeypatch):
     monkeypatch.setattr(_fused, "_VALUE_REGIONS", {})
-    x, scale, bits = torch.randn(2, 3, 4), torch.full((2, 1, 4), 0.5), torch.tensor(4.0)
+    scale, bits = torch.full((2, 1, 4, 1), 0.5), torch.tensor(4.0)
+    x = torch.randn(2, 3, 4, 5)
     key = (FakeQuantPlan(), True, False)
     assert value_in_region(key, lambda: quantize_program(*key), x, scale, None, bits) is None
     assert not _fused._VALUE_REGIONS
