@@ -21,7 +21,7 @@ ANSWERS_HERE = {
     ("QuantConvTranspose2d", "per_elem_ops"): 36,
     ("disabled input_quant of QuantConv2d", "is_proxy_compiled"): False,
 }
-PENDING_LAYERS = {"QuantEmbedding", "QuantLSTM", "QuantMultiheadAttention", "QuantEltwiseAdd"}
+PENDING_LAYERS = {"QuantEmbedding", "QuantMultiheadAttention", "QuantEltwiseAdd"}
 
 
 def _linear() -> torch.nn.Module:
@@ -41,6 +41,7 @@ BUILD = {
     "QuantConvTranspose2d": lambda: qnn.QuantConvTranspose2d(2, 3, 3),
     "QuantIdentity": qnn.QuantIdentity,
     "QuantReLU": qnn.QuantReLU,
+    "QuantLSTM": lambda: qnn.QuantLSTM(4, 3),
 }
 PROXIES = {
     "weight_quant of QuantLinear (WeightQuantProxyFromInjector)": lambda: _linear().weight_quant,

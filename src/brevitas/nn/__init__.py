@@ -16,6 +16,7 @@ from brevitas.nn.quant_convtranspose import (
     QuantConvTranspose3d,
 )
 from brevitas.nn.quant_linear import QuantLinear
+from brevitas.nn.quant_rnn import QuantLSTM, QuantRNN
 
 __all__ = [
     "ClampQuantAccumulator",
@@ -27,7 +28,9 @@ __all__ = [
     "QuantConvTranspose3d",
     "QuantHardTanh",
     "QuantIdentity",
+    "QuantLSTM",
     "QuantLinear",
+    "QuantRNN",
     "QuantReLU",
     "QuantSigmoid",
     "QuantTanh",
