@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from brevitas.nn._gates import plain
-from brevitas.nn._step_quantizers import SideBySide, StepQuantizer
+from brevitas.nn._step_quantizers import FixedOperation, SideBySide, StepQuantizer
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
 from brevitas.quant_tensor import QuantTensor
 
-__all__ = ["Cell", "LSTMCell", "LSTMStep", "RNNCell", "RNNStep", "State", "Step"]
+__all__ = ["Cell", "LSTMCell", "LSTMStep", "RNNCell", "PureStep", "RNNStep", "State", "Step"]
 
 
 class State(NamedTuple):
@@ -36,6 +37,17 @@ class Step(ABC):
     output: StepQuantizer
     #: Quantizer of the cell state, where there is one.
     cell_state: StepQuantizer | None = None
+    #: What else tells one step from another.
+    options: Hashable
+    #: Attributes that are quantizers, by which a step is made a pure function.
+    operations: Sequence[str]
+
+    def pure(self) -> PureStep | None:
+        """The step as a function of tensors; None where a quantizer has to be called."""
+        found = [(name, getattr(self, name).operation) for name in self.operations]
+        if any(operation is None for _, operation in found):
+            return None
+        return PureStep(self, dict(found))
 
     @abstractmethod
     def __call__(self, gates: Tensor, state: State) -> State:
@@ -47,9 +59,54 @@ class Step(ABC):
         """
 
 
-def _described(quantizer: StepQuantizer, x: Tensor) -> Tensor | QuantTensor:
+class PureStep:
+    """A step as a function of the gates, the states and the tensors of its quantizers.
+
+    Args:
+        step: a step whose quantizers all are single operations.
+        operations: these, by the attribute of the step.
+    """
+
+    def __init__(self, step: Step, operations: dict[str, FixedOperation]) -> None:
+        self.step = step
+        self.operations = operations
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The tensors of the quantizers."""
+        return [tensor for operation in self.operations.values() for tensor in operation.tensors()]
+
+    @property
+    def kind(self) -> Hashable:
+        """Tells apart the functions that differ in more than their tensors."""
+        operations = tuple(operation.kind() for operation in self.operations.values())
+        return type(self.step), self.step.options, operations
+
+    def __call__(
+        self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """Return the next states, on other tensors in the place of those of the quantizers."""
+        step, tensors = copy.copy(self.step), iter(parameters)
+        for name, operation in self.operations.items():
+            setattr(step, name, operation.with_tensors(tensors))
+        return _tensors(step(gates, State(*states)))
+
+    def at_hand(
+        self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """Return the next states, on the tensors of the quantizers themselves."""
+        return _tensors(self.step(gates, State(*states)))
+
+
+def _tensors(state: State) -> tuple[Any, ...]:
+    return (state.hidden,) if state.cell is None else (state.hidden, state.cell)
+
+
+def _described(quantizer: StepQuantizer | FixedOperation, x: Tensor) -> Tensor | QuantTensor:
     """Quantize a state; on a fixed grid the scale need not be told at every step."""
-    return quantizer(x) if quantizer.is_fixed else quantizer.quant_tensor(x)
+    if isinstance(quantizer, FixedOperation) or quantizer.is_fixed:
+        return quantizer(x)
+    return quantizer.quant_tensor(x)
 
 
 class Cell(QuantProxyMixin, nn.Module, ABC):
@@ -80,10 +137,12 @@ class Cell(QuantProxyMixin, nn.Module, ABC):
 class RNNStep(Step):
     """``h = q(f(q(gate)))`` with a nonlinearity ``f``."""
 
+    operations = ("gate", "output")
+
     def __init__(self, cell: RNNCell) -> None:
         self.gate = StepQuantizer(cell.gate_acc_quant)
         self.output = StepQuantizer(cell.output_quant)
-        self.function = cell.nonlinearity
+        self.options = self.function = cell.nonlinearity
 
     def __call__(self, gates: Tensor, state: State) -> State:
         """Return the next state."""
@@ -127,8 +186,10 @@ class LSTMStep(Step):
     sums. Gates lie side by side as (i, f, o, g), without f where it is ``1 - i``.
     """
 
+    operations = ("gates", "sigmoids", "cell_tanh", "terms", "cell_state", "hidden_tanh", "output")
+
     def __init__(self, cell: LSTMCell) -> None:
-        self.is_coupled = cell.coupled_input_forget_gates
+        self.options = self.is_coupled = cell.coupled_input_forget_gates
         quantizers = {name: StepQuantizer(getattr(cell, f"{name}_quant")) for name in cell.names}
         sigmoids, gates = cell.sigmoid_gates, cell.gates
         calls = [gates.index(name) for name in cell.called_gates]

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brevitas.nn._gates import GateParams, GateWeight, plain
-from brevitas.nn._recurrent_cell import Cell, LSTMCell, RNNCell, State, Step
+from brevitas.nn._recurrent_cell import Cell, LSTMCell, PureStep, RNNCell, State, Step
 from brevitas.nn._recurrent_states import joined
 from brevitas.nn._step_quantizers import StepQuantizer
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
+from brevitas.ops.recurrence import Recurrence, run_recurrence
+from brevitas.ops.region import runs_eagerly
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
 from brevitas.quant_tensor import QuantTensor
@@ -130,6 +132,9 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         hidden_weight = torch.cat([part.hidden_weight for part in parts])
         projected = F.linear(plain(quant_input), input_weight, bias)
         first = self._initial_state(step, state, projected)
+        pure = step.pure() if _runs_whole(projected, hidden_weight, first) else None
+        if pure is not None:
+            return self._run_whole(pure, step, first, projected, hidden_weight)
         return self._run(step, first, projected, hidden_weight.t())
 
     def _initial_state(self, step: Step, state: State, projected: Tensor) -> State:
@@ -146,6 +151,20 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
             return quantizer.describe(torch.stack([plain(output) for output in outputs]))
         return joined([output.unsqueeze(0) for output in outputs], 0, quantizer.is_dynamic)
 
+    def _run_whole(
+        self, pure: PureStep, step: Step, first: State, projected: Tensor, hidden_weight: Tensor
+    ) -> Sequences:
+        """Run all steps as one operation."""
+        initial = tuple(plain(state) for state in first if state is not None)
+        recurrence = Recurrence(pure, len(self.gates), self.reverse_input, pure.at_hand)
+        parameters = pure.parameters
+        outputs, *others = run_recurrence(
+            recurrence, projected, hidden_weight, initial, parameters
+        )
+        hidden = step.output.describe(outputs[0 if self.reverse_input else -1])
+        cell = None if step.cell_state is None else step.cell_state.describe(others[0])
+        return Sequences(step.output.describe(outputs), State(hidden, cell))
+
     def _run(self, step: Step, state: State, projected: Tensor, hidden_weight: Tensor) -> Sequences:
         size = (len(self.gates), self.hidden_size)
         outputs: list[Value] = []
@@ -159,6 +178,14 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         hidden = step.output.describe_state(state.hidden)
         cell = None if step.cell_state is None else step.cell_state.describe_state(state.cell)
         return Sequences(self._stacked(outputs, step.output), State(hidden, cell))
+
+
+def _runs_whole(projected: Tensor, weight: Tensor, state: State) -> bool:
+    """Whether nobody looks into the loop, and all of its tensors are of one dtype."""
+    tensors = (projected, weight, *(plain(part) for part in state if part is not None))
+    if not all(runs_eagerly(t) and t.dtype == projected.dtype for t in tensors):
+        return False
+    return not torch.is_autocast_enabled(projected.device.type)
 
 
 class RNNLayer(RecurrentLayer):

@@ -6,8 +6,8 @@ A quantizer whose grid is fixed is evaluated once and then applied as one operat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,50 @@ from brevitas.proxy.runtime_quant import (
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
-__all__ = ["StepQuantizer", "SideBySide", "on_one_grid"]
+__all__ = ["FixedOperation", "SideBySide", "StepQuantizer"]
 
 Function = Callable[[Tensor], Tensor]
 
+_OPERANDS = ("scale", "shift", "lower", "upper")
 _FUNCTIONS: dict[type[nn.Module], Function | None] = {
     nn.Identity: None,
     nn.Sigmoid: torch.sigmoid,
     nn.Tanh: torch.tanh,
 }
+
+
+class FixedOperation(NamedTuple):
+    """An activation function and a fixed grid: a function of a tensor and of the grid's tensors."""
+
+    function: Function | None
+    grid: FixedGrid | None
+    is_fixed = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the quantized activation."""
+        x = x if self.function is None else self.function(x)
+        return x if self.grid is None else self.grid.quantize(x)
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors of the grid that the operation computes with."""
+        fields = [] if self.grid is None else [getattr(self.grid, name) for name in _OPERANDS]
+        return [field for field in fields if isinstance(field, Tensor)]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> FixedOperation:
+        """The same operation on other tensors, which are taken from an iterator."""
+        grid = self.grid
+        if grid is None:
+            return self
+        names = [name for name in _OPERANDS if isinstance(getattr(grid, name), Tensor)]
+        return self._replace(grid=grid._replace(**{name: next(tensors) for name in names}))
+
+    def kind(self) -> Hashable:
+        """Everything but the tensors."""
+        if self.grid is None:
+            return self.function, None
+        fields = tuple(getattr(self.grid, name) for name in _OPERANDS)
+        numbers = tuple(None if isinstance(f, Tensor) else (f,) for f in fields)
+        return self.function, self.grid.plan, numbers
 
 
 class StepQuantizer:
@@ -40,43 +75,24 @@ class StepQuantizer:
         proxy: the proxy, as it is when a sequence starts.
 
     Attributes:
-        is_fixed: whether the proxy need not be called: nothing about it depends on the input.
-        function: its activation function; None for the identity, or where it is not fixed.
-        grid: the grid, None where nothing is quantized or the proxy is not fixed.
+        operation: what it does as one operation; None where the proxy has to be called.
     """
 
     def __init__(self, proxy: Any) -> None:
         self.proxy = proxy
-        self.function: Function | None = None
-        self.grid: FixedGrid | None = None
-        self.is_fixed = self._fix()
+        self.operation = _fixed_operation(proxy)
 
-    def _fix(self) -> bool:
-        proxy = self.proxy
-        if type(proxy) is not ActQuantProxyFromInjector or not is_plain(proxy):
-            return False
-        fused = proxy.fused_activation_quant_proxy
-        if fused is None:
-            return True
-        caches = proxy.cache_inference_quant_act and not proxy.training
-        if proxy.export_mode or caches or type(fused) is not FusedActivationQuantProxy:
-            return False
-        activation = fused.activation_impl
-        if not (is_plain(fused) and is_plain(activation) and type(activation) in _FUNCTIONS):
-            return False
-        self.function = _FUNCTIONS[type(activation)]
-        if not proxy.is_quant_enabled:
-            return True
-        self.grid = fixed_grid(fused.tensor_quant)
-        return self.grid is not None
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the proxy need not be called: nothing about it depends on the input."""
+        return self.operation is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the quantized activation as a plain tensor."""
-        if not self.is_fixed:
-            quantized = self.proxy(x)
-            return quantized.value if isinstance(quantized, QuantTensor) else quantized
-        x = x if self.function is None else self.function(x)
-        return x if self.grid is None else self.grid.quantize(x)
+        if self.operation is not None:
+            return self.operation(x)
+        quantized = self.proxy(x)
+        return quantized.value if isinstance(quantized, QuantTensor) else quantized
 
     def quant_tensor(self, x: Tensor) -> Tensor | QuantTensor:
         """Return the quantized activation with its scale."""
@@ -84,7 +100,7 @@ class StepQuantizer:
 
     def describe(self, value: Tensor) -> Tensor | IntQuantTensor:
         """Return a value on the fixed grid with its scale; plain where nothing is quantized."""
-        grid, proxy = self.grid, self.proxy
+        proxy, grid = self.proxy, None if self.operation is None else self.operation.grid
         if grid is None or proxy.skip_create_quant_tensor:
             return value
         fields = (grid.scale, grid.bit_width, grid.zero_point)
@@ -104,6 +120,26 @@ class StepQuantizer:
         return isinstance(self.proxy, DynamicActQuantProxyFromInjector)
 
 
+def _fixed_operation(proxy: Any) -> FixedOperation | None:
+    """The operation that a proxy stands for, as it is now; None where it has to be called."""
+    if type(proxy) is not ActQuantProxyFromInjector or not is_plain(proxy):
+        return None
+    fused = proxy.fused_activation_quant_proxy
+    if fused is None:
+        return FixedOperation(None, None)
+    caches = proxy.cache_inference_quant_act and not proxy.training
+    if proxy.export_mode or caches or type(fused) is not FusedActivationQuantProxy:
+        return None
+    activation = fused.activation_impl
+    if not (is_plain(fused) and is_plain(activation) and type(activation) in _FUNCTIONS):
+        return None
+    function = _FUNCTIONS[type(activation)]
+    if not proxy.is_quant_enabled:
+        return FixedOperation(function, None)
+    grid = fixed_grid(fused.tensor_quant)
+    return None if grid is None else FixedOperation(function, grid)
+
+
 class SideBySide:
     """Applies a quantizer to each of several tensors, in one operation where they allow it.
 
@@ -111,6 +147,9 @@ class SideBySide:
         quantizers: one for each tensor.
         calls: places of the quantizers in the order in which they are called, which tells when
             one that several tensors share collects statistics.
+
+    Attributes:
+        operation: what they do as one operation; None where they are called one by one.
     """
 
     def __init__(
@@ -118,38 +157,24 @@ class SideBySide:
     ) -> None:
         self.quantizers = quantizers
         self.calls = range(len(quantizers)) if calls is None else calls
-        self.grid = on_one_grid(quantizers)
-        self.is_joint = self.grid is not None or _all_identities(quantizers)
+        self.operation = _joint_operation(quantizers)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the quantized tensors ``[..., n, size]``, of which each has its quantizer."""
-        if self.grid is not None:
-            return self.grid.quantize(_activated(x, self.quantizers))
-        if self.is_joint:
-            return _activated(x, self.quantizers)
+        if self.operation is not None:
+            return self.operation(x)
         parts = list(x.unbind(-2))
         for place in self.calls:
             parts[place] = self.quantizers[place](parts[place])
         return torch.stack(parts, dim=-2)
 
 
-def on_one_grid(quantizers: Sequence[StepQuantizer]) -> FixedGrid | None:
-    """The grid on which one operation quantizes all; None where they run one by one.
-
-    Args:
-        quantizers: quantizers of tensors side by side.
-    """
-    grids = [quantizer.grid for quantizer in quantizers if quantizer.grid is not None]
-    if len(grids) < len(quantizers) or len({q.function for q in quantizers}) > 1:
+def _joint_operation(quantizers: Sequence[StepQuantizer]) -> FixedOperation | None:
+    operations = [q.operation for q in quantizers if q.operation is not None]
+    if len(operations) < len(quantizers) or len({o.function for o in operations}) > 1:
         return None
-    return stacked_grid(grids)
-
-
-def _all_identities(quantizers: Sequence[StepQuantizer]) -> bool:
-    fixed = all(q.is_fixed and q.grid is None for q in quantizers)
-    return fixed and len({q.function for q in quantizers}) == 1
-
-
-def _activated(x: Tensor, quantizers: Sequence[StepQuantizer]) -> Tensor:
-    function = quantizers[0].function
-    return x if function is None else function(x)
+    grids = [operation.grid for operation in operations if operation.grid is not None]
+    if not grids:
+        return operations[0]
+    grid = stacked_grid(grids) if len(grids) == len(operations) else None
+    return None if grid is None else operations[0]._replace(grid=grid)
