@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from brevitas.nn._gates import plain
-from brevitas.nn._step_quantizers import FixedOperation, SideBySide, StepQuantizer
+from brevitas.nn._step_quantizers import FixedOperation, Linearized, SideBySide, StepQuantizer
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
+from brevitas.ops.linearized import GridGradients
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
 from brevitas.quant_tensor import QuantTensor
@@ -67,7 +68,7 @@ class PureStep:
         operations: these, by the attribute of the step.
     """
 
-    def __init__(self, step: Step, operations: dict[str, FixedOperation]) -> None:
+    def __init__(self, step: Step, operations: Mapping[str, Any]) -> None:
         self.step = step
         self.operations = operations
 
@@ -91,6 +92,15 @@ class PureStep:
             setattr(step, name, operation.with_tensors(tensors))
         return _tensors(step(gates, State(*states)))
 
+    def linearized(self, asked: GridGradients) -> Any:
+        """The step with the derivatives of its quantizers found in the forward pass.
+
+        Args:
+            asked: whether a backward pass finds the gradients of the quantizers' tensors.
+        """
+        found = {name: Linearized(op, asked) for name, op in self.operations.items()}
+        return PureStep(self.step, found)
+
     def at_hand(
         self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
@@ -102,11 +112,9 @@ def _tensors(state: State) -> tuple[Any, ...]:
     return (state.hidden,) if state.cell is None else (state.hidden, state.cell)
 
 
-def _described(quantizer: StepQuantizer | FixedOperation, x: Tensor) -> Tensor | QuantTensor:
+def _described(quantizer: Any, x: Tensor) -> Tensor | QuantTensor:
     """Quantize a state; on a fixed grid the scale need not be told at every step."""
-    if isinstance(quantizer, FixedOperation) or quantizer.is_fixed:
-        return quantizer(x)
-    return quantizer.quant_tensor(x)
+    return quantizer(x) if quantizer.is_fixed else quantizer.quant_tensor(x)
 
 
 class Cell(QuantProxyMixin, nn.Module, ABC):
@@ -203,9 +211,9 @@ class LSTMStep(Step):
 
     def __call__(self, gates: Tensor, state: State) -> State:
         """Return the next state."""
-        gates = self.gates(gates)
-        sigmoids = self.sigmoids(gates[..., :-1, :]).unbind(-2)
-        new = self.cell_tanh(gates[..., -1, :])
+        first, last = self.gates(gates).split((gates.shape[-2] - 1, 1), dim=-2)
+        sigmoids = self.sigmoids(first).unbind(-2)
+        new = self.cell_tanh(last.squeeze(-2))
         enter, leave = sigmoids[0], sigmoids[-1]
         forget = 1 - enter if self.is_coupled else sigmoids[1]
         terms = self.terms(torch.stack((forget * plain(state.cell), enter * new), dim=-2))

@@ -156,7 +156,8 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
     ) -> Sequences:
         """Run all steps as one operation."""
         initial = tuple(plain(state) for state in first if state is not None)
-        recurrence = Recurrence(pure, len(self.gates), self.reverse_input, pure.at_hand)
+        functions = (pure.at_hand, pure.linearized)
+        recurrence = Recurrence(pure, len(self.gates), self.reverse_input, *functions)
         parameters = pure.parameters
         outputs, *others = run_recurrence(
             recurrence, projected, hidden_weight, initial, parameters

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from brevitas.core.quant._fixed import FixedGrid, fixed_grid, stacked_grid
 from brevitas.core.quant._plan import is_plain
+from brevitas.ops.linearized import GridGradients, linearized_fake_quant
 from brevitas.proxy.runtime_quant import (
     ActQuantProxyFromInjector,
     DynamicActQuantProxyFromInjector,
@@ -22,7 +23,7 @@ from brevitas.proxy.runtime_quant import (
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
-__all__ = ["FixedOperation", "SideBySide", "StepQuantizer"]
+__all__ = ["FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -66,6 +67,26 @@ class FixedOperation(NamedTuple):
         fields = tuple(getattr(self.grid, name) for name in _OPERANDS)
         numbers = tuple(None if isinstance(f, Tensor) else (f,) for f in fields)
         return self.function, self.grid.plan, numbers
+
+
+class Linearized(NamedTuple):
+    """An operation whose derivative is found in the forward pass, see ``ops.linearized``."""
+
+    operation: FixedOperation
+    asked: GridGradients
+    is_fixed = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the quantized activation."""
+        function, grid = self.operation
+        if grid is None:
+            return self.operation(x)
+        operands = (grid.scale, grid.shift, grid.lower, grid.upper)
+        return linearized_fake_quant(x, *operands, function, grid.plan, self.asked)
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> Linearized:
+        """The same operation on other tensors, which are taken from an iterator."""
+        return self._replace(operation=self.operation.with_tensors(tensors))
 
 
 class StepQuantizer:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from brevitas.ops.linearized import GridGradients
+
 __all__ = ["Recurrence", "run_recurrence"]
 
 States = tuple[Tensor, ...]
@@ -34,12 +36,15 @@ class Recurrence(NamedTuple):
         reverse: whether it starts at the end of the sequence.
         eager_step: computes the same as ``step`` for one step outside of autograd; by default
             ``step`` itself.
+        linearized: makes a step that computes the same with its derivatives found in the forward
+            pass, and with gradients of parameters where these are asked for.
     """
 
     step: Step
     gates: int
     reverse: bool
     eager_step: Step | None = None
+    linearized: Callable[[GridGradients], Step] | None = None
 
     def order(self, steps: int) -> range:
         """Places of the steps in the order in which they are computed."""
@@ -147,8 +152,10 @@ class _Local:
         self.parameters = [p.detach().requires_grad_(need) for p, need in pairs]
         self.gates = gates.unflatten(-1, size).detach().requires_grad_()
         self.before = tuple(state.detach().requires_grad_() for state in before)
+        self.asked = GridGradients()
+        step = recurrence.linearized(self.asked) if recurrence.linearized else recurrence.step
         with torch.enable_grad():
-            self.after = recurrence.step(self.parameters, self.gates, self.before)
+            self.after = step(self.parameters, self.gates, self.before)
 
     def jacobians(self) -> list[tuple[Tensor | None, ...]]:
         """For each state its derivatives by gates and by all states but the hidden one before."""
@@ -165,6 +172,7 @@ class _Local:
         wanted = [p for p in self.parameters if p.requires_grad]
         if not wanted:
             return [None] * len(self.parameters)
+        self.asked.wanted = True
         found = torch.autograd.grad(self.after, wanted, tuple(grads), materialize_grads=True)
         each = iter(found)
         return [next(each) if p.requires_grad else None for p in self.parameters]
