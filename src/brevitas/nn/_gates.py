@@ -142,10 +142,14 @@ class GateParams(QuantBiasMixin, nn.Module):
         given = quant_input if isinstance(quant_input, QuantTensor) else None
         input_weight = self.input_weight.quant_weight(given)
         hidden_weight = self.hidden_weight.quant_weight(given)
-        bias = self.bias
-        if bias is not None and self.bias_quant.is_quant_enabled:
-            bias = plain(self.bias_quant(bias, quant_input, input_weight))
+        bias = self.bias_for(quant_input, input_weight)
         return QuantGate(plain(input_weight), plain(hidden_weight), bias)
+
+    def bias_for(self, quant_input: Any, input_weight: Any) -> Tensor | None:
+        """Return the quantized bias for quantized input and weight; None where there is none."""
+        if self.bias is None or not self.bias_quant.is_quant_enabled:
+            return self.bias
+        return plain(self.bias_quant(self.bias, quant_input, input_weight))
 
     def quant_output_scale_impl(
         self, inp: Any, quant_input_scale: Tensor, quant_weight_scale: Tensor

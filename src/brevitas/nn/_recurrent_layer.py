@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brevitas.nn._gates import GateParams, GateWeight, plain
+from brevitas.nn._quant_gates import quant_gates
 from brevitas.nn._recurrent_cell import Cell, LSTMCell, PureStep, RNNCell, State, Step
 from brevitas.nn._recurrent_states import joined
 from brevitas.nn._step_quantizers import StepQuantizer
@@ -125,12 +126,9 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         """
         quant_input = self.io_quant(inp) if quantize_input else inp
         step = self.cell.prepare()
-        parts = [self.gate(name).quant_gate(quant_input) for name in self.gates]
-        biases = [part.bias for part in parts if part.bias is not None]
-        bias = torch.cat(biases) if biases else None
-        input_weight = torch.cat([part.input_weight for part in parts])
-        hidden_weight = torch.cat([part.hidden_weight for part in parts])
-        projected = F.linear(plain(quant_input), input_weight, bias)
+        parameters = quant_gates([self.gate(name) for name in self.gates], quant_input)
+        projected = F.linear(plain(quant_input), parameters.input_weight, parameters.bias)
+        hidden_weight = parameters.hidden_weight
         first = self._initial_state(step, state, projected)
         pure = step.pure() if _runs_whole(projected, hidden_weight, first) else None
         if pure is not None:

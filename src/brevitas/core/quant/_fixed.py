@@ -15,20 +15,33 @@ from brevitas.core.quant._fused import bounds, is_zero
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.core.quant.int_base import IntQuant
-from brevitas.core.scaling.runtime import RuntimeStatsScaling
+from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
 from brevitas.core.scaling.standalone import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
+    ParameterFromStatsFromParameterScaling,
     ParameterScaling,
 )
-from brevitas.core.zero_point import ParameterFromRuntimeZeroPoint, ParameterZeroPoint
+from brevitas.core.zero_point import (
+    ParameterFromRuntimeZeroPoint,
+    ParameterFromStatsFromParameterZeroPoint,
+    ParameterZeroPoint,
+    StatsFromParameterZeroPoint,
+)
 from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
 
-__all__ = ["FixedGrid", "fixed_grid", "stacked_grid"]
+__all__ = ["FixedGrid", "fixed_grid", "grid_of_rows", "stacked_grid"]
 
 # Parts that never look at the input of the quantizer, and those that do while they collect.
 _NEVER = (ConstScaling, ParameterScaling, ParameterZeroPoint)
 _WHILE_COLLECTING = (ParameterFromRuntimeStatsScaling, ParameterFromRuntimeZeroPoint)
+# Parts that read the parameter given to them where it is the only one that they track.
+_WHEN_ALONE = (
+    StatsFromParameterScaling,
+    ParameterFromStatsFromParameterScaling,
+    StatsFromParameterZeroPoint,
+    ParameterFromStatsFromParameterZeroPoint,
+)
 
 
 class FixedGrid(NamedTuple):
@@ -55,7 +68,7 @@ def fixed_grid(tensor_quant: nn.Module | None) -> FixedGrid | None:
     a part is not the library's own or carries a hook, which counts calls.
 
     Args:
-        tensor_quant: a quantizer of activations.
+        tensor_quant: a quantizer of activations, or of parameters that share it.
 
     Example:
         >>> from brevitas.nn import QuantHardTanh
@@ -96,11 +109,17 @@ def _ignores_input(part: nn.Module) -> bool:
         return True
     if type(part) is RuntimeStatsScaling:
         return not part.training
+    if type(part) in _WHEN_ALONE:
+        return not _tracks_one(part)
     return type(part) in _WHILE_COLLECTING and not _looks_at_input(part)
 
 
 def _looks_at_input(part: Any) -> bool:
     return part.training and part.counts_forwards
+
+
+def _tracks_one(part: Any) -> bool:
+    return len(part.parameter_list_stats._tracked[0]) == 1
 
 
 def stacked_grid(grids: Sequence[FixedGrid]) -> FixedGrid | None:
@@ -133,15 +152,45 @@ def stacked_grid(grids: Sequence[FixedGrid]) -> FixedGrid | None:
     )
 
 
-def _column(fields: Sequence[Tensor]) -> Tensor:
-    return torch.stack([field.reshape(1) for field in fields])
+def grid_of_rows(grids: Sequence[FixedGrid], rows: int) -> FixedGrid | None:
+    """One grid for several weights one below the other, ``[n * rows, in]``: that of each one.
+
+    Args:
+        grids: the grid of each weight, with one scale, or one for each of its rows.
+        rows: rows of each weight.
+
+    Returns:
+        The grid with fields ``[n * rows, 1]``; None where the grids cannot share one operation.
+    """
+    first = grids[0]
+    if all(grid is first for grid in grids):
+        return first
+    scales = [grid.scale for grid in grids]
+    fit = all(scale.numel() == 1 or scale.shape == (rows, 1) for scale in scales)
+    plain = all(grid.shift is None and grid.plan == first.plan for grid in grids)
+    if not (fit and plain):
+        return None
+    bounds_of_rows = {
+        name: _bound([getattr(grid, name) for grid in grids], first.scale, rows)
+        for name in ("lower", "upper")
+    }
+    zero_points = [grid.zero_point for grid in grids]
+    return first._replace(
+        scale=_column(scales, rows), zero_point=_column(zero_points, rows), **bounds_of_rows
+    )
 
 
-def _bound(fields: Sequence[Bound], like: Tensor) -> Bound:
+def _column(fields: Sequence[Tensor], rows: int = 1) -> Tensor:
+    """Fields one below the other, each as many times as its tensor has rows."""
+    if rows == 1 or all(field.numel() == 1 for field in fields):
+        column = torch.stack([field.reshape(1) for field in fields])
+        return column if rows == 1 else column.repeat_interleave(rows, dim=0)
+    return torch.cat([field.expand(rows, 1) for field in fields])
+
+
+def _bound(fields: Sequence[Bound], like: Tensor, rows: int = 1) -> Bound:
     first = fields[0]
     if all(not isinstance(field, Tensor) and field == first for field in fields):
         return first
     tensors = [f if isinstance(f, Tensor) else like.new_tensor(f) for f in fields]
-    return _column([tensor.to(like) for tensor in tensors])
-
-
+    return _column([tensor.to(like) for tensor in tensors], rows)
