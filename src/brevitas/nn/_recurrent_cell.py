@@ -69,7 +69,8 @@ class PureStep:
     """
 
     def __init__(self, step: Step, operations: Mapping[str, Any]) -> None:
-        self.step = step
+        # A copy that holds no quantizer: what is compiled of it outlives the layer.
+        self.step = _with_operations(step, operations)
         self.operations = operations
 
     @property
@@ -87,10 +88,9 @@ class PureStep:
         self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """Return the next states, on other tensors in the place of those of the quantizers."""
-        step, tensors = copy.copy(self.step), iter(parameters)
-        for name, operation in self.operations.items():
-            setattr(step, name, operation.with_tensors(tensors))
-        return _tensors(step(gates, State(*states)))
+        tensors = iter(parameters)
+        found = {name: op.with_tensors(tensors) for name, op in self.operations.items()}
+        return _tensors(_with_operations(self.step, found)(gates, State(*states)))
 
     def linearized(self, asked: GridGradients) -> Any:
         """The step with the derivatives of its quantizers found in the forward pass.
@@ -106,6 +106,13 @@ class PureStep:
     ) -> tuple[Tensor, ...]:
         """Return the next states, on the tensors of the quantizers themselves."""
         return _tensors(self.step(gates, State(*states)))
+
+
+def _with_operations(step: Step, operations: Mapping[str, Any]) -> Step:
+    changed = copy.copy(step)
+    for name, operation in operations.items():
+        setattr(changed, name, operation)
+    return changed
 
 
 def _tensors(state: State) -> tuple[Any, ...]:

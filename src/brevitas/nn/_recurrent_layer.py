@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brevitas import config
 from brevitas.nn._gates import GateParams, GateWeight, plain
 from brevitas.nn._quant_gates import quant_gates
 from brevitas.nn._recurrent_cell import Cell, LSTMCell, PureStep, RNNCell, State, Step
 from brevitas.nn._recurrent_states import joined
 from brevitas.nn._step_quantizers import StepQuantizer
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
-from brevitas.ops.recurrence import Recurrence, run_recurrence
-from brevitas.ops.region import runs_eagerly
+from brevitas.ops.recurrence import Recurrence, compiled_step, run_recurrence
+from brevitas.ops.region import can_run_region, runs_eagerly
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
 from brevitas.quant_tensor import QuantTensor
@@ -154,9 +155,14 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
     ) -> Sequences:
         """Run all steps as one operation."""
         initial = tuple(plain(state) for state in first if state is not None)
-        functions = (pure.at_hand, pure.linearized)
-        recurrence = Recurrence(pure, len(self.gates), self.reverse_input, *functions)
-        parameters = pure.parameters
+        parameters, count = pure.parameters, len(self.gates)
+        at_hand = pure.at_hand
+        if config.JIT_ENABLED and can_run_region(projected):
+            numbers = (count, len(initial))
+            at_hand = compiled_step(pure.kind, pure, *numbers, parameters, projected) or at_hand
+            parameters = [parameter.contiguous() for parameter in parameters]
+            initial = tuple(state.contiguous() for state in initial)
+        recurrence = Recurrence(pure, count, self.reverse_input, at_hand, pure.linearized)
         outputs, *others = run_recurrence(
             recurrence, projected, hidden_weight, initial, parameters
         )

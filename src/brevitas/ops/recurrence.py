@@ -11,15 +11,16 @@ all parameters at once again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from brevitas.ops._kernel import KernelCache
 from brevitas.ops.linearized import GridGradients
 
-__all__ = ["Recurrence", "run_recurrence"]
+__all__ = ["Recurrence", "compiled_step", "run_recurrence"]
 
 States = tuple[Tensor, ...]
 Step = Callable[[Sequence[Tensor], Tensor, States], States]
@@ -49,6 +50,47 @@ class Recurrence(NamedTuple):
     def order(self, steps: int) -> range:
         """Places of the steps in the order in which they are computed."""
         return range(steps - 1, -1, -1) if self.reverse else range(steps)
+
+
+# Sizes to trace a step with, of which nothing is computed: batch and size of the state.
+_EXAMPLE_BATCH, _EXAMPLE_SIZE = 127, 4111
+_KERNELS: dict[Hashable, KernelCache] = {}
+
+
+def compiled_step(
+    kind: Hashable,
+    step: Step,
+    gates: int,
+    states: int,
+    parameters: Sequence[Tensor],
+    like: Tensor,
+) -> Step | None:
+    """A step that runs as one compiled kernel; None where it cannot be compiled.
+
+    Args:
+        kind: tells the step from all others but for its parameters.
+        step: the step as a pure function, see ``Recurrence``.
+        gates: number of gates side by side.
+        states: number of states.
+        parameters: tensors of the shapes, dtypes and devices of the step's parameters.
+        like: a tensor of the dtype and device of gates and states.
+    """
+    def program(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        return step(others[states:], x, others[:states])
+
+    cache = _KERNELS.setdefault(kind, KernelCache(program))
+    shape = (_EXAMPLE_BATCH, _EXAMPLE_SIZE)
+    shapes = [(_EXAMPLE_BATCH, gates, _EXAMPLE_SIZE), *[shape] * states]
+    shapes += [tuple(parameter.shape) for parameter in parameters]
+    values = [like] * (1 + states) + list(parameters)
+    kernel = cache.of_shapes((gates, tuple(shapes[1 + states :])), shapes, values)
+    if kernel is None:
+        return None
+
+    def run(given: Sequence[Tensor], x: Tensor, before: States) -> States:
+        return tuple(kernel(x, *before, *given))
+
+    return run
 
 
 def run_recurrence(
