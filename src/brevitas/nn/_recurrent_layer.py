@@ -87,7 +87,6 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         """Names of the gates in the order of their initialisation."""
         return self.gates
 
-    @property
     def quantizers_to_share(self) -> dict[str, Any]:
         """Quantizers that the other layers and directions share, by keyword."""
         return {"io_quant": self.io_quant}
@@ -370,10 +369,9 @@ class LSTMLayer(RecurrentLayer):
         """Names of the gates as ``torch.nn.LSTM`` lists them."""
         return self.cell.called_gates
 
-    @property
     def quantizers_to_share(self) -> dict[str, Any]:
         """Quantizers that the other layers and directions share, by keyword."""
-        shared = super().quantizers_to_share
+        shared = super().quantizers_to_share()
         if self.shared_cell_state_quant:
             shared["cell_state_quant"] = self.cell.cell_state_quant
         return shared

@@ -134,7 +134,7 @@ class QuantRecurrentStackBase(nn.Module):
         """Quantizers of the first layer that the others take, where they quantize at all."""
         return {
             name: proxy
-            for name, proxy in layer.quantizers_to_share.items()
+            for name, proxy in layer.quantizers_to_share().items()
             if proxy.fused_activation_quant_proxy is not None
         }
 
@@ -173,7 +173,7 @@ class QuantRecurrentStackBase(nn.Module):
             for argument, given in (("hx", hx), ("cx", cx))
         )
         last: list[State] = []
-        is_dynamic = self._is_dynamic("io_quant")
+        is_dynamic = self._is_dynamic("output_quant")
         for place, directions in enumerate(self.layers):
             outputs = []
             for layer in directions:  # type: ignore[attr-defined]
@@ -192,8 +192,8 @@ class QuantRecurrentStackBase(nn.Module):
         return value if self.return_quant_tensor else plain(value)
 
     def _is_dynamic(self, name: str) -> bool:
-        first = self._every_layer()[0]
-        return isinstance(first.quantizers_to_share[name], DynamicActQuantProxyFromInjector)
+        proxy = getattr(self._every_layer()[0].cell, name)
+        return isinstance(proxy, DynamicActQuantProxyFromInjector)
 
     def _load_from_state_dict(
         self,
