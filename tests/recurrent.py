@@ -49,7 +49,9 @@ def run(layer: nn.Module, x: torch.Tensor, *states: torch.Tensor) -> dict[str, t
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *states)]
     outputs = flat(layer(*leaves))
     # Of different curvature, so that no gradients cancel.
-    sum(part.sin().sum() + place * part.square().sum() for place, part in enumerate(outputs)).backward()
+    sum(
+        part.sin().sum() + place * part.square().sum() for place, part in enumerate(outputs)
+    ).backward()
     found = {f"output {place}": part.detach() for place, part in enumerate(outputs)}
     found |= {f"input {place}": leaf.grad for place, leaf in enumerate(leaves)}
     gradients = {name: p.grad for name, p in layer.named_parameters() if p.grad is not None}

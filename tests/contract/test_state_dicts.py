@@ -14,6 +14,7 @@ CASES = facts.load("checkpoint_keys.json")["cases"]
 PENDING = facts.pending("cases")
 BUILT = [name for name, case in CASES.items() if name not in PENDING and "error" not in case]
 
+
 @pytest.fixture(scope="module")
 def space() -> dict[str, Any]:
     return facts.run_prelude(facts.load("checkpoint_keys.json")["prelude"])

@@ -66,6 +66,8 @@ def _on_one_grid(
     biases = []
     for gate, own, value in zip(gates, grids, input_weight.chunk(len(gates)), strict=True):
         fields = (value, own.scale, own.zero_point, own.bit_width)
-        biases.append(gate.bias_for(quant_input, gate.input_weight.weight_quant.int_quant_tensor(fields)))
+        biases.append(
+            gate.bias_for(quant_input, gate.input_weight.weight_quant.int_quant_tensor(fields))
+        )
     present = [bias for bias in biases if bias is not None]
     return QuantGate(input_weight, hidden_weight, torch.cat(present) if present else None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.nn._gates import plain
-from brevitas.nn._step_quantizers import FixedOperation, Linearized, SideBySide, StepQuantizer
+from brevitas.nn._step_quantizers import Linearized, SideBySide, StepQuantizer
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.ops.linearized import GridGradients
@@ -197,8 +197,8 @@ class RNNCell(Cell):
 class LSTMStep(Step):
     """``c = q(q(f * c) + q(i * g))`` and ``h = q(o * q(tanh(c)))``.
 
-    ``i``, ``f`` and ``o`` are quantized sigmoids, ``g`` a quantized hyperbolic tangent, of quantized
-    sums. Gates lie side by side as (i, f, o, g), without f where it is ``1 - i``.
+    ``i``, ``f`` and ``o`` are quantized sigmoids, ``g`` a quantized hyperbolic tangent, of
+    quantized sums. Gates lie side by side as (i, f, o, g), without f where it is ``1 - i``.
     """
 
     operations = ("gates", "sigmoids", "cell_tanh", "terms", "cell_state", "hidden_tanh", "output")

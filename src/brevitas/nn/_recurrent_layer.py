@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from brevitas.quant_tensor import QuantTensor
 
 __all__ = ["LSTMLayer", "RNNLayer", "RecurrentLayer", "Sequences"]
 
-Value = Tensor | QuantTensor
+Value: TypeAlias = Tensor | QuantTensor
 
 
 class Sequences(NamedTuple):
@@ -162,9 +162,7 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
             parameters = [parameter.contiguous() for parameter in parameters]
             initial = tuple(state.contiguous() for state in initial)
         recurrence = Recurrence(pure, count, self.reverse_input, at_hand, pure.linearized)
-        outputs, *others = run_recurrence(
-            recurrence, projected, hidden_weight, initial, parameters
-        )
+        outputs, *others = run_recurrence(recurrence, projected, hidden_weight, initial, parameters)
         hidden = step.output.describe(outputs[0 if self.reverse_input else -1])
         cell = None if step.cell_state is None else step.cell_state.describe(others[0])
         return Sequences(step.output.describe(outputs), State(hidden, cell))
@@ -255,7 +253,8 @@ class RNNLayer(RecurrentLayer):
         What is drawn for the scale of the gate's quantizer is thrown away: it only keeps the
         weights that a seed gives.
         """
-        for parameter in self.cell.gate_acc_quant.parameters():
+        gate_acc_quant: Any = self.cell.gate_acc_quant
+        for parameter in gate_acc_quant.parameters():
             torch.empty_like(parameter).uniform_()
         super().reset_parameters()
 
@@ -344,9 +343,7 @@ class LSTMLayer(RecurrentLayer):
         shared = [None] * len(names) if input_weights is None else self._in_pairs(input_weights)
         for name, weight in zip(names, shared, strict=True):
             sizes = (self.input_size, self.hidden_size)
-            gate = GateParams(
-                *sizes, weight_quant=weight_quant, input_weight=weight, **options
-            )
+            gate = GateParams(*sizes, weight_quant=weight_quant, input_weight=weight, **options)
             setattr(self, self.module_name(name), gate)
             if shares_quantizer:
                 weight_quant = gate.input_weight.weight_quant
@@ -367,7 +364,8 @@ class LSTMLayer(RecurrentLayer):
     @property
     def gate_order(self) -> Sequence[str]:
         """Names of the gates as ``torch.nn.LSTM`` lists them."""
-        return self.cell.called_gates
+        cell: Any = self.cell
+        return cell.called_gates
 
     def quantizers_to_share(self) -> dict[str, Any]:
         """Quantizers that the other layers and directions share, by keyword."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 
 __all__ = ["Layout", "joined", "split_states"]
 
-Value = Tensor | QuantTensor
+Value: TypeAlias = Tensor | QuantTensor
 
 
 class Layout(NamedTuple):
@@ -81,11 +81,12 @@ def split_states(
     if states is None:
         return [None] * count
     is_list = isinstance(states, (list, tuple)) and not isinstance(states, QuantTensor)
-    found = list(states) if is_list else _rows(states, count)
+    found: list[Any] = list(states) if is_list else _rows(states, count)
     shapes = [tuple(state.shape) for state in found]
     accepted = [(batch, size), (1, batch, size), *([(size,)] if batch == 1 else [])]
     if len(found) != count or any(shape not in accepted for shape in shapes):
-        given = f"a list of shapes {shapes}" if is_list else f"shape {tuple(states.shape)}"
+        received: Any = states
+        given = f"a list of shapes {shapes}" if is_list else f"shape {tuple(received.shape)}"
         raise ValueError(
             f"{name}: {given}, expected [{count}, {batch}, {size}], of layers times directions, "
             f"batch and size of the state. Layer: {layer}"

@@ -126,10 +126,7 @@ class StepQuantizer:
             return value
         fields = (grid.scale, grid.bit_width, grid.zero_point)
         signed = bool(proxy.is_signed)
-        return create_int_quant_tensor(
-            value, *fields, signed, proxy.training, proxy.has_zero_point
-        )
-
+        return create_int_quant_tensor(value, *fields, signed, proxy.training, proxy.has_zero_point)
 
     def describe_state(self, state: Any) -> Any:
         """Return what a step returned with its scale."""

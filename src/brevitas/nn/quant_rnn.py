@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ QuantTupleLongDisabled = list[
     tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 ]
 
-Value = Tensor | QuantTensor
+Value: TypeAlias = Tensor | QuantTensor
 
 
 class QuantRecurrentStackBase(nn.Module):
@@ -111,7 +111,7 @@ class QuantRecurrentStackBase(nn.Module):
             self.layers.append(self._build_directions(layer_impl, size, options))
 
     def _build_directions(
-        self, layer_impl: type[RecurrentLayer], input_size: int, options: dict[str, Any]
+        self, layer_impl: Any, input_size: int, options: dict[str, Any]
     ) -> nn.ModuleList:
         """Build one layer; its quantizers that all layers share are put into ``options``."""
         directions = nn.ModuleList()
@@ -218,7 +218,11 @@ class QuantRecurrentStackBase(nn.Module):
     def extra_repr(self) -> str:
         """Sizes and options, as ``torch.nn.LSTM`` prints them."""
         shown = f"{self.input_size}, {self.hidden_size}"
-        for option, default in (("num_layers", 1), ("batch_first", False), ("bidirectional", False)):
+        for option, default in (
+            ("num_layers", 1),
+            ("batch_first", False),
+            ("bidirectional", False),
+        ):
             if getattr(self, option) != default:
                 shown += f", {option}={getattr(self, option)}"
         return shown
@@ -233,9 +237,7 @@ def _check_sizes(layer: nn.Module, **sizes: Any) -> None:
 
 
 def _excluded(layer: nn.Module, option: str, needs: str) -> QuantLayerConfigurationError:
-    return QuantLayerConfigurationError(
-        f"{option} needs {needs}. Layer: {type(layer).__name__}"
-    )
+    return QuantLayerConfigurationError(f"{option} needs {needs}. Layer: {type(layer).__name__}")
 
 
 class QuantRNN(QuantRecurrentStackBase):
@@ -451,8 +453,8 @@ class QuantLSTM(QuantRecurrentStackBase):
         if isinstance(hx, tuple) and not isinstance(hx, QuantTensor):
             if cx is not None or len(hx) != 2:
                 raise ValueError(
-                    f"hx is a tuple of {len(hx)} and cx is {type(cx).__name__}: expected a tuple of "
-                    "hidden and cell states alone, or both as arguments. Layer: QuantLSTM"
+                    f"hx is a tuple of {len(hx)} and cx is {type(cx).__name__}: expected a tuple "
+                    "of hidden and cell states alone, or both as arguments. Layer: QuantLSTM"
                 )
             hx, cx = hx
         output, hidden, cells = self._run(inp, hx, cx)

@@ -75,6 +75,7 @@ def compiled_step(
         parameters: tensors of the shapes, dtypes and devices of the step's parameters.
         like: a tensor of the dtype and device of gates and states.
     """
+
     def program(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         return step(others[states:], x, others[:states])
 

@@ -13,10 +13,10 @@ from torch import nn
 
 import brevitas.nn as qnn
 from brevitas import config
+from brevitas.inject.enum import ScalingImplType, StatsOp
+from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat
 from brevitas.quant.scaled_int import Int8ActPerTensorFloatMinMaxInit
-from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
-from brevitas.inject.enum import ScalingImplType, StatsOp
 from brevitas.quant_tensor import IntQuantTensor
 from recurrent import (
     FLOAT_LSTM,
@@ -261,7 +261,9 @@ class TestQuantTensors:
             scaling_impl_type=ScalingImplType.STATS,
             scaling_stats_op=StatsOp.MAX,
         )
-        layer = lstm(io_quant=dynamic, bias_quant=None, return_quant_tensor=True, bidirectional=True)
+        layer = lstm(
+            io_quant=dynamic, bias_quant=None, return_quant_tensor=True, bidirectional=True
+        )
         layer(sequence())
         output, (hidden, _) = layer.eval()(sequence())
         assert output.scale.shape == (5, 1, 6) and output.is_valid
@@ -378,8 +380,9 @@ def test_compiles_to_one_graph(phase):
 
 
 def test_exports_to_a_program():
-    layer, x = collected(qnn.QuantLSTM(4, 3), sequence(dtype=torch.float32)).eval(), sequence(
-        dtype=torch.float32
+    layer, x = (
+        collected(qnn.QuantLSTM(4, 3), sequence(dtype=torch.float32)).eval(),
+        sequence(dtype=torch.float32),
     )
     program = torch.export.export(layer, (x,))
     assert torch.equal(program.module()(x)[0], layer(x)[0])

@@ -74,8 +74,8 @@ def fixed_grid(tensor_quant: nn.Module | None) -> FixedGrid | None:
         >>> from brevitas.nn import QuantHardTanh
         >>> quantizer = QuantHardTanh(min_val=-1.0, max_val=1.0, bit_width=3).act_quant
         >>> grid = fixed_grid(quantizer.fused_activation_quant_proxy.tensor_quant)
-        >>> grid.quantize(torch.tensor([0.3, 9.0])), grid.upper
-        (tensor([0.2500, 0.7500]), 3.0)
+        >>> grid.quantize(torch.tensor([0.3, 9.0])).tolist(), grid.upper
+        ([0.25, 0.75], 3.0)
     """
     if type(tensor_quant) is not RescalingIntQuant or not is_plain(tensor_quant):
         return None
