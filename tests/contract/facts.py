@@ -43,6 +43,23 @@ def resolve(entry: str) -> Any:
         raise ImportError(f"{module_path} has no {name}") from error
 
 
+def renamed_parameters(layer: Any) -> dict[str, str]:
+    """Map recorded names of parameters to ours, for weights that share a quantizer.
+
+    The recorded library names them after the list that the quantizer keeps. Here it reads a weight
+    through the layer, so that it is named once, after its owner.
+    """
+    modules = dict(layer.named_modules())
+    names = {id(module): name for name, module in modules.items()}
+    kept = "tensor_quant.scaling_impl.parameter_list_stats.extra_tracked_params_list"
+    return {
+        f"{proxy}.{kept}.{place}.parameter": f"{names[id(owner)]}.weight"
+        for proxy in modules
+        if proxy.endswith("weight_quant")
+        for place, owner in enumerate(modules[proxy].tracked_module_list[1:])
+    }
+
+
 def run_prelude(prelude: str) -> dict[str, Any]:
     """Run the definitions of a recording, statement by statement, leaving out those not built yet.
 

@@ -63,12 +63,6 @@ _INDEX_AT_HAND, _ARRAYS_AT_HAND = _records_at_hand()
 CASES = {**_INDEX_AT_HAND["cases"], **INDEX["cases"]}
 ARRAYS |= _ARRAYS_AT_HAND
 
-# Parameters whose recorded name is another route to the weight of a layer.
-RENAMED = {
-    "0.weight_quant.tensor_quant.scaling_impl.parameter_list_stats"
-    ".extra_tracked_params_list.0.parameter": "1.weight"
-}
-
 # The recorded transposed convolution does not see that its bias is on the scale of its output, and
 # folds it into the zero point. Here it is added to the integers, as in all other layers; the
 # difference between integers and zero point is the same.
@@ -139,10 +133,10 @@ class Replay:
     def gradients(self, phase: str, layer: torch.nn.Module, output: torch.Tensor) -> None:
         layer.zero_grad(set_to_none=True)
         (output**2).sum().backward()
-        parameters = dict(layer.named_parameters())
+        parameters, renamed = dict(layer.named_parameters()), facts.renamed_parameters(layer)
         for key in self.keys(f"{phase}/grad/"):
             name = key[len(f"{phase}/grad/") :]
-            parameter = parameters[RENAMED.get(name, name)]
+            parameter = parameters[renamed.get(name, name)]
             is_sum = "_quant." in name and parameter.numel() < output.numel()
             absolute = _summation_error(output) if is_sum else 0.0
             self.compare(key, parameter.grad, max(ABSOLUTE, absolute))

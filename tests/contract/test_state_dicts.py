@@ -14,15 +14,6 @@ CASES = facts.load("checkpoint_keys.json")["cases"]
 PENDING = facts.pending("cases")
 BUILT = [name for name, case in CASES.items() if name not in PENDING and "error" not in case]
 
-# Parameters whose recorded name is another route to the weight of a layer: here a quantizer reads
-# the weight of each layer through the layer, so it is named once, after its owner.
-RENAMED_PARAMETERS = {
-    "shared_weight_quant": {
-        "0.weight_quant.tensor_quant.scaling_impl.parameter_list_stats"
-        ".extra_tracked_params_list.0.parameter": "1.weight"
-    }
-}
-
 
 @pytest.fixture(scope="module")
 def space() -> dict[str, Any]:
@@ -36,9 +27,11 @@ def _described(tensors) -> dict[str, str]:
     }
 
 
-def _expected_parameters(name: str, key: str, otherwise: dict[str, str]) -> dict[str, str]:
+def _expected_parameters(
+    name: str, key: str, otherwise: dict[str, str], layer: torch.nn.Module
+) -> dict[str, str]:
     expected = CASES[name].get(key, otherwise)
-    renamed = RENAMED_PARAMETERS.get(name, {})
+    renamed = facts.renamed_parameters(layer)
     return {renamed.get(parameter, parameter): shape for parameter, shape in expected.items()}
 
 
@@ -47,7 +40,7 @@ def test_keys_and_shapes(name, space):
     case = CASES[name]
     torch.manual_seed(0)
     layer = eval(case["build"], space)
-    parameters = _expected_parameters(name, "parameters", case["state_dict"])
+    parameters = _expected_parameters(name, "parameters", case["state_dict"], layer)
     assert _described(layer.state_dict().items()) == case["state_dict"]
     assert _described(layer.named_parameters()) == parameters
     frozen = {key for key, p in layer.named_parameters() if not p.requires_grad}
@@ -65,7 +58,7 @@ def test_keys_and_shapes(name, space):
     eval(case["call"], {**space, "layer": layer.train(), "x": x})
     after = case.get("state_dict_after", case["state_dict"])
     assert _described(layer.state_dict().items()) == after
-    parameters = _expected_parameters(name, "parameters_after", parameters)
+    parameters = _expected_parameters(name, "parameters_after", parameters, layer)
     assert _described(layer.named_parameters()) == parameters
 
 

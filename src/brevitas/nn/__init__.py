@@ -23,6 +23,7 @@ from brevitas.nn.quant_embedding import QuantEmbedding
 from brevitas.nn.quant_linear import QuantLinear
 from brevitas.nn.quant_mha import QuantMultiheadAttention
 from brevitas.nn.quant_passthrough import QuantDropout, QuantMaxPool1d, QuantMaxPool2d
+from brevitas.nn.quant_rnn import QuantLSTM, QuantRNN
 from brevitas.nn.quant_scale_bias import QuantScaleBias, ScaleBias
 from brevitas.nn.quant_sdpa import QuantScaledDotProductAttention, ScaledDotProductAttention
 from brevitas.nn.quant_upsample import (
@@ -55,10 +56,12 @@ __all__ = [
     "QuantHardSwish",
     "QuantHardTanh",
     "QuantIdentity",
+    "QuantLSTM",
     "QuantLinear",
     "QuantMaxPool1d",
     "QuantMaxPool2d",
     "QuantMultiheadAttention",
+    "QuantRNN",
     "QuantReLU",
     "QuantScaleBias",
     "QuantScaledDotProductAttention",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -133,6 +133,25 @@ class KernelCache:
             return kernel, tuple(output.requires_grad for output in outputs)
 
         return self._get(key, compile_backward)
+
+    def of_shapes(
+        self, key: Hashable, shapes: Sequence[tuple[int, ...]], arguments: Sequence[Tensor]
+    ) -> Kernel | None:
+        """The compiled program for arguments without a layout; None where it cannot be compiled.
+
+        Args:
+            key: what the kernel is specialised for, besides dtypes and devices.
+            shapes: shapes to trace with. Equal sizes stay equal; all but 1 may be others later.
+            arguments: contiguous tensors of such shapes.
+        """
+        full_key = (key, tuple((a.dtype, a.device) for a in arguments))
+
+        def compile_forward() -> Kernel:
+            pairs = zip(shapes, arguments, strict=True)
+            examples = [torch.empty(s, dtype=a.dtype, device=a.device) for s, a in pairs]
+            return _compiled(self.program, examples)
+
+        return self._get(full_key, compile_forward)
 
     def _get(self, key: Any, compile_it: Callable[[], Any]) -> Any:
         """What is kept under a key; None where compiling it failed."""

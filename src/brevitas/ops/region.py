@@ -16,25 +16,24 @@ from brevitas.ops._kernel import Kernel, KernelCache, Program, compiler_works, g
 from brevitas.ops.layout import Layout
 from brevitas.utils.autograd import DirectFunction
 
-__all__ = ["Program", "Region", "can_run_region", "compiler_works"]
+__all__ = ["Program", "Region", "can_run_region", "compiler_works", "runs_eagerly"]
 
 Parameters = tuple[Tensor | None, ...]
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def can_run_region(x: Tensor) -> bool:
-    """Whether a call on ``x`` may run compiled: plain eager execution, and a compiler that works.
+def runs_eagerly(x: Tensor) -> bool:
+    """Whether a call on ``x`` runs as plain eager code that nobody else looks into.
 
     Under ``torch.compile``, ``torch.export``, ``torch.jit.trace``, ``torch.func`` and modes of
     ``__torch_function__`` or ``__torch_dispatch__``, those need to see plain operations.
 
     Example:
-        >>> can_run_region(torch.ones(2))
+        >>> runs_eagerly(torch.ones(2))
         True
     """
     return (
-        compiler_works()
-        and type(x) in _PLAIN
+        type(x) in _PLAIN
         and x.is_floating_point()
         and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
@@ -44,6 +43,16 @@ def can_run_region(x: Tensor) -> bool:
         and torch._C._len_torch_function_stack() == 0
         and not (x.is_meta or x.is_neg())
     )
+
+
+def can_run_region(x: Tensor) -> bool:
+    """Whether a call on ``x`` may run compiled: plain eager execution, and a compiler that works.
+
+    Example:
+        >>> can_run_region(torch.ones(2))
+        True
+    """
+    return compiler_works() and runs_eagerly(x)
 
 
 class Region:

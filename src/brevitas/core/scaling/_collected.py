@@ -97,6 +97,13 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         # A sum over nothing: zero with gradient zero, whatever memory ``to_empty`` left in value.
         return statistic + self.value.expand(0, *self.value.shape).sum(0)
 
+    @property
+    def counts_forwards(self) -> bool:
+        """True while a training forward has to be seen: to collect, or to tell a recomputation."""
+        if torch.compiler.is_compiling():
+            return self.collecting
+        return self.collecting or len(self._recent) > 0
+
     def _was_collected(self, x: Tensor) -> bool:
         """True for the recomputation of a batch that was collected shortly before the end."""
         if torch.compiler.is_compiling() or x.numel() == 0:

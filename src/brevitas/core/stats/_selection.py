@@ -49,10 +49,12 @@ def nth_largest_index(x: Tensor, rank: int) -> Tensor:
         tensor([[2]])
     """
     rows, length = x.shape
+    if length < _MIN_TWO_LEVEL_LENGTH:
+        # Quantized values are often equal. Which of them is found tells where gradients go, here
+        # to the one that PyTorch's own search finds.
+        return x.kthvalue(length, dim=-1, keepdim=True)[1] if rank == 1 else _top_index(x, rank)
     if rank == 1:
         return x.argmax(-1, keepdim=True)
-    if length < _MIN_TWO_LEVEL_LENGTH:
-        return _top_index(x, rank)
     size = _block_length(length, rank)
     count = length // size
     if rank > count or _MAX_CANDIDATE_PART * rank * size > length:
