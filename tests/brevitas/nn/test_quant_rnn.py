@@ -355,8 +355,8 @@ class TestModule:
         layer.reset_parameters()
         bound = 3**-0.5
         weights = [p for n, p in layer.named_parameters() if "_gate_params" in n]
-        assert all(float(w.abs().max()) <= bound and bool(w.any()) for w in weights)
-        assert float(drawn.abs().max()) <= bound
+        assert all(float(w.detach().abs().max()) <= bound and bool(w.any()) for w in weights)
+        assert float(drawn.detach().abs().max()) <= bound
 
     def test_repr_states_sizes(self):
         assert "4, 3, num_layers=2, batch_first=True" in repr(lstm(num_layers=2, batch_first=True))
