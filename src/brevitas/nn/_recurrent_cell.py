@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.nn._gates import plain
-from brevitas.nn._step_quantizers import Linearized, SideBySide, StepQuantizer
+from brevitas.nn._step_quantizers import BareQuantizer, Linearized, SideBySide, StepQuantizer
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.ops.linearized import GridGradients
@@ -198,7 +198,8 @@ class LSTMStep(Step):
     """``c = q(q(f * c) + q(i * g))`` and ``h = q(o * q(tanh(c)))``.
 
     ``i``, ``f`` and ``o`` are quantized sigmoids, ``g`` a quantized hyperbolic tangent, of
-    quantized sums. Gates lie side by side as (i, f, o, g), without f where it is ``1 - i``.
+    quantized sums. Gates lie side by side as (i, f, o, g). A coupled ``f`` is ``q(1) - i`` with the
+    quantizer of ``i``, so that it is on the grid of ``i``, too.
     """
 
     operations = ("gates", "sigmoids", "cell_tanh", "terms", "cell_state", "hidden_tanh", "output")
@@ -210,6 +211,9 @@ class LSTMStep(Step):
         calls = [gates.index(name) for name in cell.called_gates]
         self.gates = SideBySide([quantizers[f"{name}_acc"] for name in gates], calls)
         self.sigmoids = SideBySide([quantizers[f"{name}_sigmoid"] for name in sigmoids])
+        if self.is_coupled:
+            self.operations = (*LSTMStep.operations, "one")
+            self.one = BareQuantizer(quantizers["input_sigmoid"])
         self.cell_tanh = quantizers["cell_tanh"]
         self.cell_state = quantizers["cell_state"]
         self.terms = SideBySide([self.cell_state] * 2)
@@ -222,7 +226,7 @@ class LSTMStep(Step):
         sigmoids = self.sigmoids(first).unbind(-2)
         new = self.cell_tanh(last.squeeze(-2))
         enter, leave = sigmoids[0], sigmoids[-1]
-        forget = 1 - enter if self.is_coupled else sigmoids[1]
+        forget = self.one(torch.ones_like(enter)) - enter if self.is_coupled else sigmoids[1]
         terms = self.terms(torch.stack((forget * plain(state.cell), enter * new), dim=-2))
         kept, added = terms.unbind(-2)
         cell_state = _described(self._cell_state, kept + added)

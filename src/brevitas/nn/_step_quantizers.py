@@ -23,7 +23,7 @@ from brevitas.proxy.runtime_quant import (
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
-__all__ = ["FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
+__all__ = ["BareQuantizer", "FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -136,6 +136,32 @@ class StepQuantizer:
     def is_dynamic(self) -> bool:
         """Whether each call has a scale of its own, in evaluation as well."""
         return isinstance(self.proxy, DynamicActQuantProxyFromInjector)
+
+
+class BareQuantizer:
+    """Applies the quantizer of a proxy without its activation function.
+
+    Args:
+        prepared: the proxy, prepared for the sequence.
+
+    Attributes:
+        operation: what it does as one operation; None where the quantizer has to be called.
+    """
+
+    def __init__(self, prepared: StepQuantizer) -> None:
+        self.proxy = prepared.proxy
+        fixed = prepared.operation
+        self.operation = None if fixed is None else fixed._replace(function=None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the quantized tensor, ``x`` itself where nothing is quantized."""
+        if self.operation is not None:
+            return self.operation(x)
+        proxy = self.proxy
+        if not proxy.is_quant_enabled:
+            return x
+        quantizer: Any = proxy.fused_activation_quant_proxy.tensor_quant
+        return (proxy.export_handler if proxy.export_mode else quantizer)(x)[0]
 
 
 def _fixed_operation(proxy: Any) -> FixedOperation | None:

@@ -349,7 +349,7 @@ class QuantLSTM(QuantRecurrentStackBase):
         sigmoid_quant: quantizer of sigmoids.
         tanh_quant: quantizer of hyperbolic tangents.
         cell_state_quant: quantizer of the cell state and of both terms that it sums.
-        coupled_input_forget_gates: use ``1 - i`` as forget gate.
+        coupled_input_forget_gates: use ``q(1) - i`` as forget gate, with the quantizer of ``i``.
         cat_output_cell_states: return the cell states of all layers as one tensor, not a list.
         shared_input_hidden_weights: let both directions share their input weights; the input gate
             of one shares with the forget gate of the other.

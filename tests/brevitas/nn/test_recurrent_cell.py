@@ -95,3 +95,23 @@ def test_quantizers_of_coupled_and_shared_gates():
     shared = lstm(shared_intra_layer_gate_acc_quant=True).layers[0][0].cell
     assert shared.cell_acc_quant is shared.input_acc_quant
     assert shared.output_sigmoid_quant is not shared.input_sigmoid_quant
+
+
+def test_coupled_forget_gate_is_on_the_grid_of_the_input_gate():
+    cell = collected(lstm(coupled_input_forget_gates=True), sequence()).eval().layers[0][0].cell
+    step = cell.prepare()
+    grid = step.one.operation.grid
+    one = step.one(torch.ones(1, dtype=torch.float64))
+    assert torch.equal(one, grid.quantize(torch.ones(1, dtype=torch.float64)))
+    # Called, the quantizer gives the same, and counts as one more call while it collects.
+    quantizer = cell.input_sigmoid_quant
+    quantizer.register_forward_hook(lambda *_: None)
+    assert cell.prepare().one.operation is None
+    assert torch.equal(cell.prepare().one(torch.ones(1, dtype=torch.float64)), one)
+
+
+def test_coupled_gates_count_their_one():
+    layer = lstm(coupled_input_forget_gates=True)
+    layer(sequence(steps=5))
+    fused = layer.layers[0][0].cell.input_sigmoid_quant.fused_activation_quant_proxy
+    assert fused.tensor_quant.scaling_impl.counter == 10
