@@ -197,7 +197,9 @@ class QuantScaledDotProductAttention(QuantAttentionMixin, nn.Module, LayerProtoc
             mask = causal_mask(query.shape[-2], key.shape[-2], query)
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         repeats = _query_heads_per_key_head(query, key, value) if enable_gqa else 1
-        output, _ = self.attend(query, key, value, mask, factor, dropout_p, repeats)
+        # The first key is open to every query under the causal mask.
+        options = (dropout_p, repeats, not is_causal)
+        output, _ = self.attend(query, key, value, mask, factor, *options)
         return self.sdpa_output_quant(output)
 
 
