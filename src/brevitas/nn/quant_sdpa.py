@@ -95,7 +95,7 @@ class QuantScaledDotProductAttention(QuantAttentionMixin, nn.Module, LayerProtoc
     ``output = quant(quant(softmax(quant(quant(scale * q) @ quant(k.T)) + mask)) @ quant(v))``
 
     Without quantizers it is ``torch.nn.functional.scaled_dot_product_attention``. A query whose
-    keys all are masked gets zeros.
+    keys all are masked gets zeros. Keys and values that groups of heads share are quantized once.
 
     Args:
         pre_process_q: function of the queries; a module is a child of this one.

@@ -405,8 +405,12 @@ class TestQuantized:
 
     def test_meta_device(self, name):
         layer = qnn.QuantMultiheadAttention(E, HEADS, **QUANTIZED[name], device="meta")
-        x = torch.randn(4, BATCH, E, device="meta")
-        assert value_of(layer(x, x, x)[0]).is_meta
+        # What holds no values cannot be read: nothing in forward waits for a device.
+        x = torch.randn(4, 4, E, device="meta")
+        padding = torch.zeros(4, 4, dtype=torch.bool, device="meta")
+        output, weights = layer(x, x, x, key_padding_mask=padding, is_causal=True)
+        assert value_of(output).is_meta and weights.is_meta
+        assert value_of(layer.eval()(x, x, x, need_weights=False)[0]).is_meta
         assert all(parameter.is_meta for parameter in layer.parameters())
 
     def test_autocast(self, name):
