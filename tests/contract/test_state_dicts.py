@@ -62,6 +62,9 @@ def test_keys_and_shapes(name, space):
     assert _described(layer.named_parameters()) == parameters
 
 
+# What the recorded library refuses to run, and what runs here.
+RUNS_HERE = {"mha_cross_packed_error", "mha_kdim_vdim"}
+
 # A delay counts training steps of the process, like a learning rate schedule: it is no state.
 DELAYED = {"act_identity_delay1", "linear_w_delay2"}
 
@@ -70,7 +73,7 @@ DELAYED = {"act_identity_delay1", "linear_w_delay2"}
 def test_round_trip(name, space):
     """A trained state loads strictly into a fresh layer and gives an equal output."""
     case = CASES[name]
-    if "after_error" in case:
+    if "after_error" in case and name not in RUNS_HERE:
         pytest.skip("the recorded call fails")
     torch.manual_seed(0)
     trained = eval(case["build"], space)

@@ -40,7 +40,8 @@ def quantizes(layer: nn.Module) -> bool:
 
     While a model is calibrated its quantizers are disabled, but want to see their inputs.
     """
-    if type(layer) is not QuantIdentity:
+    # Not by its exact type: a tracer wraps layers in classes derived from theirs.
+    if not isinstance(layer, QuantIdentity) or type(layer).forward is not QuantIdentity.forward:
         return True
     proxy = layer.act_quant
     is_ours = isinstance(proxy, ActQuantProxyFromInjectorBase)
@@ -101,6 +102,7 @@ class QuantAttentionMixin:
         scale: float,
         dropout_p: float,
         repeats: int = 1,
+        has_empty_rows: bool = True,
     ) -> tuple[Tensor | QuantTensor, Tensor]:
         """Compute attention step by step, with the quantizer of each.
 
@@ -114,12 +116,13 @@ class QuantAttentionMixin:
             scale: factor of the queries.
             dropout_p: probability with which a weight is dropped.
             repeats: heads of queries that share one of keys and values, in dimension -3.
+            has_empty_rows: whether the mask may block all keys of a query.
 
         Returns:
             The output ``[..., L, V]`` and the weights ``[..., L, S]``.
         """
         empty_rows = None
-        if mask is not None:
+        if mask is not None and has_empty_rows:
             mask, empty_rows = open_empty_rows(mask)
         quant_query = plain(self.q_scaled_quant(query * scale))
         quant_key = plain(self.k_transposed_quant(key.transpose(-2, -1)))

@@ -68,12 +68,13 @@ def attend_heads(
     extra = (call.bias_k is not None) + call.add_zero_attn
     if not (call.need_weights or attention.quantizes_attention):
         plainly_causal = call.is_causal and call.key_padding_mask is None and not extra
-        mask = None if plainly_causal else _mask(call, query, keys, extra)
+        mask = None if plainly_causal else extend_mask(_mask(call, query, keys, extra), extra)
         output = F.scaled_dot_product_attention(
             query, keys, values, mask, call.dropout_p, is_causal=plainly_causal
         )
         return layout.merge(output), None
-    mask = layout.mask_of_heads(_mask(call, query, keys, extra))
+    # Extended last: before, a tracer with any number of keys would fail to flatten it.
+    mask = extend_mask(layout.mask_of_heads(_mask(call, query, keys, extra)), extra)
     query, keys, values = (x.flatten(0, 1) for x in (query, keys, values))
     scale = query.shape[-1] ** -0.5
     output, weights = attention.attend(query, keys, values, mask, scale, call.dropout_p)
@@ -99,7 +100,7 @@ def _with_extra(x: Tensor, bias: Tensor | None, call: AttentionCall) -> Tensor:
 
 
 def _mask(call: AttentionCall, query: Tensor, keys: Tensor, extra: int) -> Tensor | None:
-    """Join the masks of a call to one to add to the scores, None where there is none."""
+    """Join the masks of a call to one for all keys but the extra ones, None where there is none."""
     mask = padding = None
     if call.attn_mask is not None:
         mask = call.layout.attention_mask(call.attn_mask, query.dtype)
@@ -107,7 +108,7 @@ def _mask(call: AttentionCall, query: Tensor, keys: Tensor, extra: int) -> Tenso
         mask = causal_mask(query.shape[-2], keys.shape[-2] - extra, query)
     if call.key_padding_mask is not None:
         padding = call.layout.padding_mask(call.key_padding_mask, query.dtype)
-    return extend_mask(join_masks(mask, padding), extra)
+    return join_masks(mask, padding)
 
 
 def _returned_weights(weights: Tensor, call: AttentionCall) -> Tensor:

@@ -62,7 +62,9 @@ class HeadLayout(NamedTuple):
         """Return a mask to add to scores ``[N * heads, L, S]``."""
         if mask is None or mask.dim() == 2:
             return mask
-        return mask.expand(-1, self.num_heads, -1, -1).flatten(0, 1)
+        if mask.shape[1] != 1:
+            return mask.flatten(0, 1)
+        return mask.squeeze(1).repeat_interleave(self.num_heads, dim=0)
 
 
 def check_shapes(

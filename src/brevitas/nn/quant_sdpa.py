@@ -95,7 +95,7 @@ class QuantScaledDotProductAttention(QuantAttentionMixin, nn.Module, LayerProtoc
     ``output = quant(quant(softmax(quant(quant(scale * q) @ quant(k.T)) + mask)) @ quant(v))``
 
     Without quantizers it is ``torch.nn.functional.scaled_dot_product_attention``. A query whose
-    keys all are masked gets zeros.
+    keys all are masked gets zeros. Keys and values that groups of heads share are quantized once.
 
     Args:
         pre_process_q: function of the queries; a module is a child of this one.
@@ -197,7 +197,9 @@ class QuantScaledDotProductAttention(QuantAttentionMixin, nn.Module, LayerProtoc
             mask = causal_mask(query.shape[-2], key.shape[-2], query)
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         repeats = _query_heads_per_key_head(query, key, value) if enable_gqa else 1
-        output, _ = self.attend(query, key, value, mask, factor, dropout_p, repeats)
+        # The first key is open to every query under the causal mask.
+        options = (dropout_p, repeats, not is_causal)
+        output, _ = self.attend(query, key, value, mask, factor, *options)
         return self.sdpa_output_quant(output)
 
 

@@ -69,7 +69,8 @@ class KeywordReport:
         for inner, reason in part.disabled.items():
             self.add_disabled(prefix + inner, reason)
         given = filter_kwargs(prefix, self.kwargs)
-        self.taken |= {prefix + name for name in given if name not in part.kwargs}
+        taken = part.taken | {name for name in given if name not in part.kwargs}
+        self.taken |= {prefix + name for name in taken}
 
     def as_given(self, name: str) -> str:
         """Return the keyword of the user that stands for ``name``, where the layer is a part."""

@@ -6,11 +6,12 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 import brevitas.nn as qnn
 from brevitas.common import QuantLayerConfigurationError
 from brevitas.inject import DependencyError, ExtendedInjector, value
-from brevitas.nn.mixin.base import QuantLayerMixin
+from brevitas.nn.mixin.base import KeywordReport, QuantLayerMixin
 from brevitas.quant import (
     Int8ActPerTensorFloat,
     Int8WeightPerTensorFloat,
@@ -94,6 +95,79 @@ class TestUnreadKeywords:
         assert caught == []
         layer = qnn.QuantLinear(2, 2, weight_quant=Scaled, weight_my_bits=2)
         assert layer.weight_quant.bit_width() == 4
+
+
+class Pair(nn.Module):
+    """A layer of two parts: an activation, and if asked a pair of its own."""
+
+    def __init__(self, depth=0, first_quant=Int8ActPerTensorFloat, **kwargs):
+        super().__init__()
+        report = KeywordReport(self, kwargs)
+        with report.part("first_") as keywords:
+            self.first = qnn.QuantIdentity(first_quant, **keywords)
+        with report.part("second_") as keywords:
+            if depth:
+                self.second = Pair(depth - 1, **keywords)
+            else:
+                self.second = qnn.QuantLinear(2, 2, **keywords)
+        report.warn_unused()
+
+
+class TestParts:
+    def test_read_keywords_are_silent(self):
+        caught = _warnings_of(
+            lambda: Pair(
+                first_bit_width=3,
+                first_return_quant_tensor=True,
+                second_weight_bit_width=4,
+                second_input_quant=Int8ActPerTensorFloat,
+                second_input_bit_width=5,
+            )
+        )
+        assert caught == []
+        assert _warnings_of(lambda: Pair(1, second_first_return_quant_tensor=True)) == []
+
+    def test_keywords_reach_the_parts(self):
+        layer = Pair(1, first_bit_width=3, second_second_weight_bit_width=4)
+        assert layer.first.act_quant.bit_width() == 3
+        assert layer.second.first.act_quant.bit_width() == 8
+        assert layer.second.second.weight_quant.bit_width() == 4
+
+    @pytest.mark.parametrize(
+        ("depth", "keyword", "hint"),
+        [
+            (0, "first_bitwidth", "'first_bit_width'?"),
+            (0, "second_weight_bitwidth", "'second_weight_bit_width'?"),
+            (
+                0,
+                "second_input_bit_width",
+                "second_input_quant is None here, so that second_input_*",
+            ),
+            (1, "second_second_weight_bitwidth", "'second_second_weight_bit_width'?"),
+            (1, "second_second_input_bit_width", "second_second_input_quant is None here"),
+            (0, "foo", "by none of its quantizers."),
+        ],
+    )
+    def test_unread_keywords_are_named_as_they_were_written(self, depth, keyword, hint):
+        (caught,) = _warnings_of(lambda: Pair(depth, **{keyword: 3}))
+        assert str(caught.message).startswith(f"Pair: keyword {keyword}=3")
+        assert hint in str(caught.message)
+
+    def test_a_quantizer_that_is_none(self):
+        (caught,) = _warnings_of(lambda: Pair(first_quant=None, first_bit_width=3))
+        assert "first_quant is None here, so that first_* has no effect." in str(caught.message)
+
+    def test_errors_name_the_keyword_as_it_was_written(self):
+        with pytest.raises(ValueError, match="^second_second_weight_bit_width=0: .*Layer: Pair$"):
+            Pair(1, second_second_weight_bit_width=0)
+        with pytest.raises(TypeError, match="^first_quant=3: .*Layer: Pair$"):
+            Pair(first_quant=3)
+
+    def test_after_an_error_layers_report_for_themselves(self):
+        with pytest.raises(TypeError):
+            Pair(first_quant=3)
+        (caught,) = _warnings_of(lambda: qnn.QuantIdentity(bitwidth=3))
+        assert str(caught.message).startswith("QuantIdentity: keyword bitwidth=3")
 
 
 class TestKindOfQuantizer:
