@@ -165,6 +165,8 @@ def test_a_lost_quantizer_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# 2026-11: torch.compile uses TorchScript where it is first imported.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize(("manager", "run"), FORMATS)
 def test_a_compiled_model_is_exported_as_written(manager: Any, run: Run) -> None:
     x = torch.randn(2, 4)
