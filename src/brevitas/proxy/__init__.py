@@ -1,5 +1,7 @@
 """Proxies: one module per quantized tensor of a layer. Layer: proxy (L4)."""
 
+from brevitas.proxy.float_parameter_quant import WeightFloatQuantProxyFromInjector
+from brevitas.proxy.float_runtime_quant import ActFloatQuantProxyFromInjector
 from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjector,
     BiasQuantProxyFromInjectorBase,
@@ -16,6 +18,7 @@ from brevitas.proxy.runtime_quant import (
 )
 
 __all__ = [
+    "ActFloatQuantProxyFromInjector",
     "ActQuantProxyFromInjector",
     "ActQuantProxyFromInjectorBase",
     "BiasQuantProxyFromInjector",
@@ -24,6 +27,7 @@ __all__ = [
     "DecoupledWeightQuantProxyFromInjector",
     "DecoupledWeightQuantWithInputProxyFromInjector",
     "TruncQuantProxyFromInjector",
+    "WeightFloatQuantProxyFromInjector",
     "WeightQuantProxyFromInjector",
     "WeightQuantProxyFromInjectorBase",
 ]

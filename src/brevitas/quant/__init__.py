@@ -7,11 +7,15 @@ from brevitas.quant.binary import (
 from brevitas.quant.fixed_point import (
     Int8ActPerTensorFixedPoint,
     Int8ActPerTensorFixedPointMinMaxInit,
+    Int8ActPerTensorFixedPointMSE,
     Int8BiasPerTensorFixedPointInternalScaling,
     Int8WeightPerChannelFixedPoint,
+    Int8WeightPerChannelFixedPointMSE,
     Int8WeightPerTensorFixedPoint,
+    Int8WeightPerTensorFixedPointMSE,
     Uint8ActPerTensorFixedPoint,
     Uint8ActPerTensorFixedPointMaxInit,
+    Uint8ActPerTensorFixedPointMSE,
 )
 from brevitas.quant.float import (
     Fp8e4m3Act,
@@ -116,12 +120,15 @@ from brevitas.quant.scaled_int import (
     Int8ActPerTensorFloatBatchQuant1d,
     Int8ActPerTensorFloatBatchQuant2d,
     Int8ActPerTensorFloatMinMaxInit,
+    Int8ActPerTensorFloatMSE,
     Int8Bias,
     Int8BiasPerTensorFloatInternalScaling,
     Int8WeightNormL2PerChannelFixedPoint,
     Int8WeightPerChannelFloat,
     Int8WeightPerChannelFloatDecoupled,
+    Int8WeightPerChannelFloatMSE,
     Int8WeightPerTensorFloat,
+    Int8WeightPerTensorFloatMSE,
     Int16Bias,
     Int24Bias,
     Int32Bias,
@@ -133,12 +140,20 @@ from brevitas.quant.scaled_int import (
     Uint8ActPerTensorFloatBatchQuant1d,
     Uint8ActPerTensorFloatBatchQuant2d,
     Uint8ActPerTensorFloatMaxInit,
+    Uint8ActPerTensorFloatMSE,
 )
 from brevitas.quant.shifted_scaled_int import (
     ShiftedUint8ActPerTensorFixedPoint,
+    ShiftedUint8ActPerTensorFixedPointMSE,
     ShiftedUint8ActPerTensorFloat,
+    ShiftedUint8ActPerTensorFloatHQO,
+    ShiftedUint8ActPerTensorFloatMSE,
     ShiftedUint8WeightPerChannelFloat,
+    ShiftedUint8WeightPerChannelFloatHQO,
+    ShiftedUint8WeightPerChannelFloatMSE,
     ShiftedUint8WeightPerTensorFloat,
+    ShiftedUint8WeightPerTensorFloatHQO,
+    ShiftedUint8WeightPerTensorFloatMSE,
 )
 from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSolver
 from brevitas.quant.ternary import (
@@ -147,6 +162,21 @@ from brevitas.quant.ternary import (
 )
 
 __all__ = [
+    "Int8ActPerTensorFixedPointMSE",
+    "Int8WeightPerChannelFixedPointMSE",
+    "Int8WeightPerTensorFixedPointMSE",
+    "Uint8ActPerTensorFixedPointMSE",
+    "Int8ActPerTensorFloatMSE",
+    "Int8WeightPerChannelFloatMSE",
+    "Int8WeightPerTensorFloatMSE",
+    "Uint8ActPerTensorFloatMSE",
+    "ShiftedUint8ActPerTensorFixedPointMSE",
+    "ShiftedUint8ActPerTensorFloatHQO",
+    "ShiftedUint8ActPerTensorFloatMSE",
+    "ShiftedUint8WeightPerChannelFloatHQO",
+    "ShiftedUint8WeightPerChannelFloatMSE",
+    "ShiftedUint8WeightPerTensorFloatHQO",
+    "ShiftedUint8WeightPerTensorFloatMSE",
     "ActQuantSolver",
     "BiasQuantSolver",
     "Fp8e4m3Act",
