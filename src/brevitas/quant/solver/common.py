@@ -159,6 +159,16 @@ def as_member(enum_type: type[Member], choice: Member | str | None, name: str) -
     raise DependencyError(f"{name}={choice!r}: expected one of {accepted}.")
 
 
+def as_granularity(scaling_per_output: Any) -> ScalingPerOutputType | None:
+    """Return what shares one scale, a member; a name in any case will do, None stays None.
+
+    Example:
+        >>> as_granularity("channel")
+        <ScalingPerOutputType.CHANNEL: 'CHANNEL'>
+    """
+    return as_member(ScalingPerOutputType, scaling_per_output, "scaling_per_output")
+
+
 def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: str) -> Choice | None:
     """Look a declared choice up in its table; None stays None.
 
@@ -291,7 +301,7 @@ class SolveStats(ExtendedInjector):
 
     @value
     def keepdim(scaling_per_output: Any = None) -> bool:
-        return scaling_per_output is ScalingPerOutputType.GROUP
+        return as_granularity(scaling_per_output) is ScalingPerOutputType.GROUP
 
     @value
     def scaling_stats_input_view_shape_impl(
@@ -316,9 +326,10 @@ class SolveStats(ExtendedInjector):
 def _reduced_part(scaling_stats_op: Any, scaling_per_output: Any) -> ScalingPerOutputType:
     """What a statistic reduces at a time: the tensor, a channel, a group."""
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
+    granularity = as_granularity(scaling_per_output) or ScalingPerOutputType.TENSOR
     if op is not StatsOp.MAX_AVE:
-        return scaling_per_output or ScalingPerOutputType.TENSOR
-    if scaling_per_output is ScalingPerOutputType.GROUP:
+        return granularity
+    if granularity is ScalingPerOutputType.GROUP:
         raise DependencyError(
             "scaling_stats_op=MAX_AVE with a scale per group: it is the mean over all channels; "
             "expected a statistic of one group, such as MAX or AVE."
