@@ -159,14 +159,15 @@ def as_member(enum_type: type[Member], choice: Member | str | None, name: str) -
     raise DependencyError(f"{name}={choice!r}: expected one of {accepted}.")
 
 
-def as_granularity(scaling_per_output: Any) -> ScalingPerOutputType | None:
-    """Return what shares one scale, a member; a name in any case will do, None stays None.
+def as_granularity(scaling_per_output: Any) -> ScalingPerOutputType:
+    """Return what shares one scale as a member: of a name in any case, of None the tensor.
 
     Example:
         >>> as_granularity("channel")
         <ScalingPerOutputType.CHANNEL: 'CHANNEL'>
     """
-    return as_member(ScalingPerOutputType, scaling_per_output, "scaling_per_output")
+    granularity = as_member(ScalingPerOutputType, scaling_per_output, "scaling_per_output")
+    return granularity or ScalingPerOutputType.TENSOR
 
 
 def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: str) -> Choice | None:
@@ -326,7 +327,7 @@ class SolveStats(ExtendedInjector):
 def _reduced_part(scaling_stats_op: Any, scaling_per_output: Any) -> ScalingPerOutputType:
     """What a statistic reduces at a time: the tensor, a channel, a group."""
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
-    granularity = as_granularity(scaling_per_output) or ScalingPerOutputType.TENSOR
+    granularity = as_granularity(scaling_per_output)
     if op is not StatsOp.MAX_AVE:
         return granularity
     if granularity is ScalingPerOutputType.GROUP:
