@@ -21,7 +21,6 @@ class Trial(NamedTuple):
 
     statistic: nn.Module
     candidate: Tensor
-    is_zero_point: bool
 
 
 class _Current(threading.local):
@@ -49,13 +48,12 @@ def on_trial() -> bool:
 
 
 @contextmanager
-def trying(statistic: nn.Module, candidate: Tensor, is_zero_point: bool = False) -> Iterator[None]:
+def trying(statistic: nn.Module, candidate: Tensor) -> Iterator[None]:
     """Let a statistic answer with a candidate.
 
     Args:
         statistic: the statistic that searches.
         candidate: its answer, of the shape of the statistic.
-        is_zero_point: True where a zero point follows from the statistic.
 
     Example:
         >>> import torch
@@ -64,7 +62,7 @@ def trying(statistic: nn.Module, candidate: Tensor, is_zero_point: bool = False)
         (True, tensor(0.5000))
     """
     before = _current.trial
-    _current.trial = Trial(statistic, candidate, is_zero_point)
+    _current.trial = Trial(statistic, candidate)
     try:
         yield
     finally:

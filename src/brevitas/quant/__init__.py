@@ -181,6 +181,21 @@ from brevitas.quant.solver import ActQuantSolver, BiasQuantSolver, WeightQuantSo
 from brevitas.quant.ternary import SignedTernaryActPerTensorConst, SignedTernaryWeightPerTensorConst
 
 __all__ = [
+    "Int8ActPerTensorFixedPointMSE",
+    "Int8WeightPerChannelFixedPointMSE",
+    "Int8WeightPerTensorFixedPointMSE",
+    "Uint8ActPerTensorFixedPointMSE",
+    "Int8ActPerTensorFloatMSE",
+    "Int8WeightPerChannelFloatMSE",
+    "Int8WeightPerTensorFloatMSE",
+    "Uint8ActPerTensorFloatMSE",
+    "ShiftedUint8ActPerTensorFixedPointMSE",
+    "ShiftedUint8ActPerTensorFloatHQO",
+    "ShiftedUint8ActPerTensorFloatMSE",
+    "ShiftedUint8WeightPerChannelFloatHQO",
+    "ShiftedUint8WeightPerChannelFloatMSE",
+    "ShiftedUint8WeightPerTensorFloatHQO",
+    "ShiftedUint8WeightPerTensorFloatMSE",
     "ActQuantSolver",
     "BiasQuantSolver",
     "FloatActBase",

@@ -320,7 +320,6 @@ class MSEZeroPointSubInjector(MSESubInjector):
     """Candidates for the smallest value, at the scale that was found."""
 
     mse_init_op = NegativeMinOrZero
-    is_zero_point = True
 
 
 class MSESymmetricScale(ExtendedInjector):

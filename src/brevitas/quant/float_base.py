@@ -23,7 +23,7 @@ from brevitas.proxy.groupwise_float_parameter_quant import (
 )
 from brevitas.proxy.groupwise_float_runtime_quant import GroupwiseActFloatQuantProxyFromInjector
 from brevitas.quant.solver.act import ActQuantSolver
-from brevitas.quant.solver.common import SolveFloatBitWidth, SolveRounding
+from brevitas.quant.solver.common import SolveFloatBitWidth, SolveRounding, as_granularity
 from brevitas.quant.solver.weight import WeightQuantSolver
 
 __all__ = [
@@ -71,7 +71,9 @@ class FloatWeightBase(FloatBase, WeightQuantSolver):
 
     @value
     def proxy_class(scaling_per_output: Any = None) -> type[WeightFloatQuantProxyFromInjectorBase]:
-        return _WEIGHT_PROXY.get(scaling_per_output, WeightFloatQuantProxyFromInjector)
+        return _WEIGHT_PROXY.get(
+            as_granularity(scaling_per_output), WeightFloatQuantProxyFromInjector
+        )
 
 
 class FloatActBase(FloatBase, ActQuantSolver):
@@ -79,7 +81,7 @@ class FloatActBase(FloatBase, ActQuantSolver):
 
     @value
     def proxy_class(scaling_per_output: Any = None) -> type[ActFloatQuantProxyFromInjectorBase]:
-        return _ACT_PROXY.get(scaling_per_output, ActFloatQuantProxyFromInjector)
+        return _ACT_PROXY.get(as_granularity(scaling_per_output), ActFloatQuantProxyFromInjector)
 
 
 class ScaledFloatWeightBase(FloatWeightBase, WeightQuantSolver):

@@ -13,9 +13,9 @@ from brevitas.core._trial import current_trial, on_trial, trying
 
 def test_a_trial_is_seen_inside_and_ends_also_with_an_error() -> None:
     statistic, candidate = nn.Identity(), torch.tensor(0.5)
-    with pytest.raises(ZeroDivisionError), trying(statistic, candidate, is_zero_point=True):
+    with pytest.raises(ZeroDivisionError), trying(statistic, candidate):
         trial = current_trial()
-        assert trial is not None and trial.statistic is statistic and trial.is_zero_point
+        assert trial is not None and trial.statistic is statistic
         assert trial.candidate is candidate and on_trial()
         raise ZeroDivisionError
     assert current_trial() is None and not on_trial()

@@ -24,7 +24,7 @@ class SourceKind(Enum):
     STORED = "stored"
     #: A real-valued statistic, restricted as the parameter would be.
     STATISTIC = "statistic"
-    #: The real-valued statistic of one batch, which is not restricted.
+    #: The real-valued statistic of one batch: neither it nor its threshold is restricted.
     BATCH = "batch"
 
 
@@ -83,7 +83,10 @@ class ScaleRestriction(nn.Module):
         restricted: Tensor = threshold
         if type(self.restrict_threshold_impl) not in (FloatRestrictValue, LogFloatRestrictValue):
             restricted = self.restrict_threshold_impl(self.threshold_to_stored_impl(threshold))
-        scale = scale / restricted
+        return self._divided(scale, restricted)
+
+    def _divided(self, scale: Tensor, threshold: Tensor) -> Tensor:
+        scale = scale / threshold
         if self.restrict_scale_threshold_impl is not None:
             scale = self.restrict_scale_threshold_impl(scale)
         return scale
@@ -105,7 +108,8 @@ class ScaleRestriction(nn.Module):
             return self.from_stored(source.tensor, threshold)
         if source.kind is SourceKind.STATISTIC:
             return self.from_statistic(source.tensor, threshold)
-        return self.divide(self.clamp_statistic(source.tensor), threshold)
+        scale = self.clamp_statistic(source.tensor)
+        return scale if threshold is None else self._divided(scale, threshold)
 
     def init_from_float(self, value: float) -> float:
         """Stored value of a real number given by the user."""

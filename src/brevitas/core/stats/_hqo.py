@@ -164,7 +164,6 @@ class HalfQuadraticOptimizerScale(_HalfQuadraticOptimizer):
             hqo_init_op_scale,
             inner_stats_input_view_shape_impl,
             stats_reduce_dim,
-            is_zero_point=False,
         )
         self._set_hyperparameters(
             hqo_beta_scale, hqo_kappa_scale, hqo_lp_norm_scale, hqo_iters_scale, keepdim
@@ -229,7 +228,6 @@ class HalfQuadraticOptimizerZeroPoint(_HalfQuadraticOptimizer):
             hqo_init_op_zp,
             inner_stats_input_view_shape_impl,
             stats_reduce_dim,
-            is_zero_point=True,
         )
         self._set_hyperparameters(hqo_beta_zp, hqo_kappa_zp, hqo_lp_norm_zp, hqo_iters_zp, keepdim)
 

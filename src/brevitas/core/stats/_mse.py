@@ -60,8 +60,6 @@ class MSE(SearchedStatistic):
         stats_reduce_dim: dimension of the view to reduce, or None for all of them.
         mse_search_method: ``"grid"`` tries all candidates, ``"fibonacci"`` closes in on a minimum.
         bipolar_search: search the negated candidates, too, with half of the tries each.
-        is_zero_point: True for the statistic of a zero point, which is tried at the scale that
-            was found for the same tensor. A scale is tried with the zero point at its start.
 
     Raises:
         ValueError: for an unknown method, or less than 2 tries (4 where bipolar).
@@ -86,14 +84,12 @@ class MSE(SearchedStatistic):
         stats_reduce_dim: int | None = None,
         mse_search_method: str = "fibonacci",
         bipolar_search: bool = False,
-        is_zero_point: bool = False,
     ) -> None:
         super().__init__(
             proxy_module,
             mse_init_op,
             inner_stats_input_view_shape_impl,
             stats_reduce_dim,
-            is_zero_point,
         )
         if mse_search_method not in _SEARCHES:
             accepted = ", ".join(map(repr, _SEARCHES))

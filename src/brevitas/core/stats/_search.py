@@ -50,13 +50,14 @@ class CandidateQuantizer(Protocol):
 class SearchedStatistic(HostModule):
     """Base of statistics that are found by quantizing with candidates.
 
+    Scale and zero point are searched one after the other. While one is, the other stays at its
+    last result, which for a zero point is that of the batch before; at first, at its start.
+
     Args:
         proxy_module: proxy of the quantizer; no child module.
         init_op: statistic from which the search starts, reducing the view.
         view: view of the tensor, and of its quantization error, that is reduced.
         stats_reduce_dim: dimension of the view to reduce, or None for all of them.
-        is_zero_point: True for the statistic of a zero point, which is tried at the scale that
-            was found for the same tensor. A scale is tried with the zero point at its start.
 
     Raises:
         TypeError: for a proxy that cannot quantize candidates.
@@ -68,7 +69,6 @@ class SearchedStatistic(HostModule):
         init_op: nn.Module,
         view: nn.Module,
         stats_reduce_dim: int | None,
-        is_zero_point: bool,
     ) -> None:
         super().__init__()
         if not callable(getattr(proxy_module, "try_quantize", None)):
@@ -81,7 +81,6 @@ class SearchedStatistic(HostModule):
         self.init_op = init_op
         self.input_view_shape_impl = view
         self.stats_reduce_dim = stats_reduce_dim
-        self.is_zero_point = is_zero_point
         #: The result of the last search.
         self.found: Tensor | None = None
 
@@ -97,7 +96,7 @@ class SearchedStatistic(HostModule):
 
     def quantize(self, x: Tensor, candidate: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x`` for a given statistic."""
-        with trying(self, candidate, self.is_zero_point):
+        with trying(self, candidate):
             return self.quantizer.try_quantize(x)
 
     @abstractmethod
@@ -124,9 +123,14 @@ class SearchedStatistic(HostModule):
             return (self.call_on_host if is_traced else self.run_on_host)(x, self.start(x))
         if trial.statistic is self:
             return trial.candidate
-        if trial.is_zero_point and self.found is not None:
-            return self.found
-        return self.start(x)
+        return self._held_while_other_searches(x)
+
+    def _held_while_other_searches(self, x: Tensor) -> Tensor:
+        """Return the last result, be it of an earlier batch; the start where none fits."""
+        start = self.start(x)
+        if self.found is None or self.found.shape != start.shape:
+            return start
+        return self.found.to(start.device)
 
 
 def mse_grid_search(xl: Tensor, xr: Tensor, loss_fn: Loss, num_iter: int) -> tuple[Tensor, Tensor]:

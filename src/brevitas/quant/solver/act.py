@@ -25,6 +25,7 @@ from brevitas.quant.solver.common import (
     SolveRestriction,
     SolveRounding,
     SolveStats,
+    as_granularity,
     as_member,
     choose,
 )
@@ -124,7 +125,7 @@ class SolveActScaling(SolveActGroups):
 
     @value
     def scaling_impl(scaling_impl_type: Any = None, scaling_per_output: Any = None) -> Any:
-        in_groups = scaling_per_output is ScalingPerOutputType.GROUP
+        in_groups = as_granularity(scaling_per_output) is ScalingPerOutputType.GROUP
         table = _GROUP_SCALING if in_groups else _SCALING
         return choose(table, scaling_impl_type, "scaling_impl_type")
 
@@ -142,7 +143,7 @@ class SolveActScaling(SolveActGroups):
     def scaling_shape(
         scaling_per_output: Any = None, per_channel_broadcastable_shape: Any = None
     ) -> tuple[int, ...]:
-        if scaling_per_output is not ScalingPerOutputType.CHANNEL:
+        if as_granularity(scaling_per_output) is not ScalingPerOutputType.CHANNEL:
             return ()
         if per_channel_broadcastable_shape is None:
             raise DependencyError(
@@ -198,4 +199,4 @@ class ActQuantSolver(
 
     @value
     def proxy_class(scaling_per_output: Any = None) -> type[ActQuantProxyFromInjector]:
-        return _PROXY.get(scaling_per_output, ActQuantProxyFromInjector)
+        return _PROXY.get(as_granularity(scaling_per_output), ActQuantProxyFromInjector)

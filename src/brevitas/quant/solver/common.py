@@ -159,6 +159,17 @@ def as_member(enum_type: type[Member], choice: Member | str | None, name: str) -
     raise DependencyError(f"{name}={choice!r}: expected one of {accepted}.")
 
 
+def as_granularity(scaling_per_output: Any) -> ScalingPerOutputType:
+    """Return what shares one scale as a member: of a name in any case, of None the tensor.
+
+    Example:
+        >>> as_granularity("channel")
+        <ScalingPerOutputType.CHANNEL: 'CHANNEL'>
+    """
+    granularity = as_member(ScalingPerOutputType, scaling_per_output, "scaling_per_output")
+    return granularity or ScalingPerOutputType.TENSOR
+
+
 def choose(table: Mapping[Member, Choice], choice: Member | str | None, name: str) -> Choice | None:
     """Look a declared choice up in its table; None stays None.
 
@@ -291,7 +302,7 @@ class SolveStats(ExtendedInjector):
 
     @value
     def keepdim(scaling_per_output: Any = None) -> bool:
-        return scaling_per_output is ScalingPerOutputType.GROUP
+        return as_granularity(scaling_per_output) is ScalingPerOutputType.GROUP
 
     @value
     def scaling_stats_input_view_shape_impl(
@@ -316,9 +327,10 @@ class SolveStats(ExtendedInjector):
 def _reduced_part(scaling_stats_op: Any, scaling_per_output: Any) -> ScalingPerOutputType:
     """What a statistic reduces at a time: the tensor, a channel, a group."""
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
+    granularity = as_granularity(scaling_per_output)
     if op is not StatsOp.MAX_AVE:
-        return scaling_per_output or ScalingPerOutputType.TENSOR
-    if scaling_per_output is ScalingPerOutputType.GROUP:
+        return granularity
+    if granularity is ScalingPerOutputType.GROUP:
         raise DependencyError(
             "scaling_stats_op=MAX_AVE with a scale per group: it is the mean over all channels; "
             "expected a statistic of one group, such as MAX or AVE."

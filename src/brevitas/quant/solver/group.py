@@ -19,6 +19,7 @@ from brevitas.core.function_wrapper.shape import (
 )
 from brevitas.inject import DependencyError, ExtendedInjector, value
 from brevitas.inject.enum import ScalingPerOutputType
+from brevitas.quant.solver.common import as_granularity
 
 __all__ = ["SolveActGroups", "SolveWeightGroups", "first_module"]
 
@@ -65,7 +66,7 @@ class SolveWeightGroups(SolveGroups):
 
     @value
     def input_view_impl(scaling_per_output: Any = None) -> Any:
-        return _WEIGHT_VIEW.get(scaling_per_output, Identity)
+        return _WEIGHT_VIEW.get(as_granularity(scaling_per_output), Identity)
 
     @value
     def expanded_groupwise_shape(
@@ -111,7 +112,7 @@ class SolveActGroups(SolveGroups):
 
     @value
     def input_view_impl(scaling_per_output: Any = None) -> Any:
-        return _ACT_VIEW.get(scaling_per_output, Identity)
+        return _ACT_VIEW.get(as_granularity(scaling_per_output), Identity)
 
 
 def _checked_size(group_size: Any) -> int:

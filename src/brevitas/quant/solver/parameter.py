@@ -17,7 +17,7 @@ from brevitas.core.scaling import (
 )
 from brevitas.inject import DependencyError, ExtendedInjector, this, value
 from brevitas.inject.enum import BitWidthImplType, ScalingImplType, ScalingPerOutputType
-from brevitas.quant.solver.common import as_member, choose
+from brevitas.quant.solver.common import as_granularity, as_member, choose
 from brevitas.quant.solver.group import first_module
 
 __all__ = ["SolveParameterScaling", "SolveParameterTensorClamp", "first_module"]
@@ -69,7 +69,7 @@ class SolveParameterScaling(ExtendedInjector):
 
     @value
     def scaling_shape(scaling_per_output: Any = None) -> Any:
-        return _SCALING_SHAPE.get(scaling_per_output, ())
+        return _SCALING_SHAPE.get(as_granularity(scaling_per_output), ())
 
     @value
     def learned_round_init(tracked_parameter_list: Any) -> Tensor:

@@ -15,6 +15,7 @@ from brevitas.quant.solver.common import (
     SolveRestriction,
     SolveRounding,
     SolveStats,
+    as_granularity,
     choose,
 )
 from brevitas.quant.solver.group import SolveWeightGroups, first_module
@@ -57,7 +58,7 @@ class SolveWeightShape(SolveWeightGroups):
     ) -> int:
         shapes = [tuple(weight.shape) for weight in tracked_parameter_list]
         kinds = {(len(shape), shape[output_channel_dim]) for shape in shapes}
-        if scaling_per_output is ScalingPerOutputType.CHANNEL and len(kinds) > 1:
+        if as_granularity(scaling_per_output) is ScalingPerOutputType.CHANNEL and len(kinds) > 1:
             raise DependencyError(
                 f"a scale per output channel is shared by weights of shapes {shapes}: expected as "
                 "many dimensions and output channels in each; share a scale per tensor, or give "
@@ -83,7 +84,7 @@ class SolveWeightShape(SolveWeightGroups):
 
     @value
     def scaling_stats_input_concat_dim(scaling_per_output: Any) -> Any:
-        return _CONCAT_DIM.get(scaling_per_output, 0)
+        return _CONCAT_DIM.get(as_granularity(scaling_per_output), 0)
 
 
 class SolveWeightTensorQuant(SolveIntQuant):
@@ -125,4 +126,4 @@ class WeightQuantSolver(
 
     @value
     def proxy_class(scaling_per_output: Any = None) -> type[WeightQuantProxyFromInjector]:
-        return _PROXY.get(scaling_per_output, WeightQuantProxyFromInjector)
+        return _PROXY.get(as_granularity(scaling_per_output), WeightQuantProxyFromInjector)

@@ -13,7 +13,7 @@ from brevitas.core.restrict_val import (
     PowerOfTwoRestrictValue,
     SignedFloatRestrictValue,
 )
-from brevitas.core.scaling._restriction import ScaleRestriction
+from brevitas.core.scaling._restriction import ScaleRestriction, ScaleSource, SourceKind
 
 STATISTIC = torch.tensor([0.01, 0.7, 1.0, 3.0, 100.0])
 THRESHOLD = torch.tensor(128.0)
@@ -79,3 +79,16 @@ def test_half_precision_gives_scales_in_float32(dtype: torch.dtype) -> None:
     ):
         assert scale.dtype is torch.float32
         assert torch.equal(scale, STATISTIC.to(dtype).float() / THRESHOLD)
+
+
+@pytest.mark.parametrize("kind", list(SourceKind))
+def test_the_threshold_is_restricted_where_the_scale_is(kind: SourceKind) -> None:
+    restriction = ScaleRestriction(PowerOfTwoRestrictValue(), None)
+    stored = torch.tensor(3.0)
+    scale = restriction.scale_of(ScaleSource(kind, stored), torch.tensor(240.0))
+    expected = {
+        SourceKind.STORED: 8.0 / 256.0,
+        SourceKind.STATISTIC: 4.0 / 256.0,
+        SourceKind.BATCH: 3.0 / 240.0,
+    }
+    torch.testing.assert_close(scale, torch.tensor(expected[kind]))

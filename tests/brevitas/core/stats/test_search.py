@@ -204,3 +204,28 @@ def test_a_compiled_activation_collects_and_learns_in_two_graphs() -> None:
         x = torch.randn(3, 20, generator=generator)
         torch.testing.assert_close(compiled(x), layers[0](x))
     assert len(graphs) == 2
+
+
+def test_a_scale_is_tried_with_the_zero_point_of_the_batch_before() -> None:
+    quantizer = shifted_scaled_int.ShiftedUint8ActPerTensorFloatMSE
+    layer = qnn.QuantIdentity(
+        act_quant=quantizer, bit_width=4, collect_stats_steps=3, return_quant_tensor=True
+    )
+    # Numbers of Brevitas 0.13.4 for the same batches.
+    for seed, scale, zero_point in [(100, 0.67480, 8.0), (101, 0.67140, 7.0), (102, 0.65307, 7.0)]:
+        x = torch.randn(4, 32, 3, 3, generator=torch.Generator().manual_seed(seed)) * 2
+        y = layer(x)
+        torch.testing.assert_close(y.scale, torch.tensor(scale), rtol=0.0, atol=1e-5)
+        assert y.zero_point == zero_point
+
+
+def test_a_result_that_does_not_fit_is_not_held() -> None:
+    quantizer = shifted_scaled_int.ShiftedUint8ActPerTensorFloatMSE
+    layer = qnn.QuantIdentity(act_quant=quantizer, return_quant_tensor=True)
+    expected = layer(torch.tensor([-1.0, 2.0])).scale
+    again = qnn.QuantIdentity(act_quant=quantizer, return_quant_tensor=True)
+    searches = [part for part in again.modules() if isinstance(part, SearchedStatistic)]
+    assert len(searches) == 2
+    for part in searches:
+        part.found = torch.ones(3)
+    assert torch.equal(again(torch.tensor([-1.0, 2.0])).scale, expected)

@@ -9,6 +9,8 @@ import torch
 
 import brevitas.nn as qnn
 from brevitas.core.quant import RescalingIntQuant
+from brevitas.inject import DependencyError
+from brevitas.inject.enum import ScalingPerOutputType
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from brevitas.quant.solver import WeightQuantSolver
 
@@ -60,3 +62,21 @@ def test_quantizers_without_enums() -> None:
 
     weight = qnn.QuantLinear(6, 4, weight_quant=ByParts).quant_weight()
     assert weight.scale.item() == 1 / 8 and weight.bit_width.item() == 4
+
+
+@pytest.mark.parametrize("written", ["channel", "CHANNEL", ScalingPerOutputType.CHANNEL])
+def test_granularity_is_accepted_as_text_and_as_a_member(written: Any) -> None:
+    weight = qnn.QuantLinear(8, 6, weight_scaling_per_output=written).quant_weight()
+    assert weight.scale.shape == (6, 1)
+    act = qnn.QuantIdentity(
+        scaling_per_output=written,
+        per_channel_broadcastable_shape=(1, 4, 1, 1),
+        scaling_stats_permute_dims=(1, 0, 2, 3),
+        return_quant_tensor=True,
+    )
+    assert act(torch.randn(2, 4, 3, 3)).scale.shape == (1, 4, 1, 1)
+
+
+def test_unknown_granularity_is_refused_by_name() -> None:
+    with pytest.raises(DependencyError, match="scaling_per_output='row'"):
+        qnn.QuantLinear(8, 6, weight_scaling_per_output="row")
