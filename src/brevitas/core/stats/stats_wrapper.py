@@ -5,6 +5,8 @@ Layer: core (L3).
 
 from __future__ import annotations
 
+from math import prod
+
 from torch import Tensor, nn
 
 from brevitas.core.utils import inplace_momentum_update, inplace_tensor_mul
@@ -32,4 +34,12 @@ class _Stats(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic of `x`, of shape `stats_output_shape`."""
-        return self.stats_impl(x).view(self.stats_output_shape)
+        statistic, shape = self.stats_impl(x), self.stats_output_shape
+        if -1 not in shape and statistic.numel() != prod(shape):
+            raise ValueError(
+                f"statistic of shape {tuple(statistic.shape)} for a scale of shape {shape}: "
+                f"expected {prod(shape)} numbers, one for each channel; check the number of "
+                "channels of the input, per_channel_broadcastable_shape and "
+                "scaling_stats_permute_dims."
+            )
+        return statistic.view(shape)

@@ -316,6 +316,11 @@ class SolveStats(ExtendedInjector):
 def _reduced_part(scaling_stats_op: Any, scaling_per_output: Any) -> ScalingPerOutputType:
     """What a statistic reduces at a time: the tensor, a channel, a group."""
     op = as_member(StatsOp, scaling_stats_op, "scaling_stats_op")
+    if not isinstance(scaling_per_output, ScalingPerOutputType | None):
+        raise DependencyError(
+            f"scaling_per_output={scaling_per_output!r}: expected a ScalingPerOutputType; set "
+            "scaling_per_output_type, which takes names, too."
+        )
     if op is not StatsOp.MAX_AVE:
         return scaling_per_output or ScalingPerOutputType.TENSOR
     if scaling_per_output is ScalingPerOutputType.GROUP:

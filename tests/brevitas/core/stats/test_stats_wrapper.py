@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import brevitas.nn as qnn
 from brevitas.core.stats import AbsMax
 from brevitas.core.stats.stats_wrapper import SCALAR_SHAPE, _Stats
 
@@ -17,3 +18,13 @@ def test_output_shape(shape: tuple[int, ...]) -> None:
 
 def test_default_shape_is_that_of_a_scalar() -> None:
     assert SCALAR_SHAPE == () and _Stats(AbsMax())(torch.randn(3)).shape == ()
+
+
+def test_a_scale_of_another_number_of_channels() -> None:
+    layer = qnn.QuantIdentity(
+        scaling_per_output_channel=True,
+        per_channel_broadcastable_shape=(1, 3),
+        scaling_stats_permute_dims=(1, 0),
+    )
+    with pytest.raises(ValueError, match=r"shape \(8,\) for a scale of shape \(1, 3\)"):
+        layer(torch.zeros(2, 8))
