@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from brevitas.core.utils import inplace_momentum_update, inplace_tensor_mul
@@ -33,7 +34,8 @@ class _Stats(nn.Module):
         self.stats_impl = stats_impl
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the statistic of `x`, of shape `stats_output_shape`."""
+        """Return the statistic of `x`, of shape `stats_output_shape`; integers are real values."""
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         statistic, shape = self.stats_impl(x), self.stats_output_shape
         if -1 not in shape and statistic.numel() != prod(shape):
             raise ValueError(
