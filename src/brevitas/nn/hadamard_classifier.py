@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,6 +70,12 @@ class HadamardClassifier(QuantLayerMixin, nn.Module):
             self.register_buffer("scale", scale)
         else:
             self.scale = nn.Parameter(scale)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HadamardClassifier:
+        super()._apply(fn, recurse)
+        if type(self.proj) is Tensor and not self.proj.is_meta:  # it comes back from `to_empty`
+            self.proj.copy_(hadamard_matrix(self.proj.shape[0], self.proj.device, self.proj.dtype))
+        return self
 
     @property
     def channelwise_separable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from brevitas.inject import InjectorMeta, declaration_age
@@ -13,6 +14,8 @@ from brevitas.quant_tensor import FloatQuantTensor
 __all__ = ["FloatQuantProxyMixin"]
 
 _FORMAT = ("exponent_bit_width", "mantissa_bit_width", "signed")
+#: The first power of two that float32 does not hold.
+_LARGEST_EXPONENT = 128
 # Exponent bits, mantissa bits, exponent bias, codes for infinity and NaN of the 8-bit formats.
 _OCP_E5M2 = (5, 2, 15, {"00"}, {"01", "10", "11"})
 _OCP_E4M3 = (4, 3, 7, set(), {"111"})
@@ -55,6 +58,43 @@ def check_stated_bits(injector: InjectorMeta) -> None:
         )
 
 
+def check_scaled_range(injector: InjectorMeta) -> None:
+    """Refuse a scale that the largest number of the format, beyond float32, would make zero.
+
+    Args:
+        injector: declaration of a minifloat quantizer.
+
+    Raises:
+        ValueError: where the statistic is divided by infinity.
+
+    Example:
+        >>> from brevitas.quant.float import Fp8e4m3WeightPerTensorFloat
+        >>> check_scaled_range(Fp8e4m3WeightPerTensorFloat)
+        >>> check_scaled_range(Fp8e4m3WeightPerTensorFloat.let(exponent_bit_width=9))
+        Traceback (most recent call last):
+        ValueError: exponent_bit_width=9: the largest number is about 2**256, ...
+    """
+    scaling = injector.__declarations__.get("float_scaling_impl")
+    is_scaled = scaling is not None and scaling.part is not None
+    if not (is_scaled and "exponent_bit_width" in injector and "exponent_bias" in injector):
+        return
+    bits, bias = injector.exponent_bit_width, injector.exponent_bias
+    if not 1 <= bits <= _LARGEST_EXPONENT:
+        return  # refused by the part that it is given to
+    exponent = 2**bits - 1 - bias
+    is_held = exponent < _LARGEST_EXPONENT
+    if exponent == _LARGEST_EXPONENT and "max_available_float" in injector:
+        # Codes for infinity and NaN may take the largest exponent away.
+        available = injector.max_available_float
+        is_held = available is not None and available <= torch.finfo(torch.float32).max
+    if not is_held:
+        raise ValueError(
+            f"exponent_bit_width={bits}: the largest number is about 2**{exponent:g}, and a scale "
+            "relative to it would be zero in float32; expected fewer exponent bits, a larger "
+            "exponent_bias, or a quantizer without a scale."
+        )
+
+
 class FloatQuantProxyMixin(QuantProxyFromInjector):
     """The format of a minifloat quantizer, read from what it returns."""
 
@@ -66,6 +106,7 @@ class FloatQuantProxyMixin(QuantProxyFromInjector):
         """Return the declaration with the layers that it is built for, its bits checked."""
         injector = super().bound_injector()
         check_stated_bits(injector)
+        check_scaled_range(injector)
         return injector
 
     def float_quant_tensor(self, qt_args: tuple[Any, ...]) -> FloatQuantTensor:

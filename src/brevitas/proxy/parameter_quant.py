@@ -13,6 +13,7 @@ from brevitas.core._state import LearnedValueModule
 from brevitas.core.utils import StatelessBuffer
 from brevitas.function.ops import max_int
 from brevitas.inject import InjectorMeta
+from brevitas.proxy._float_fields import FloatQuantProxyMixin
 from brevitas.proxy._kept import KeptParameters
 from brevitas.proxy._tracked import TrackedParameters
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
@@ -44,7 +45,7 @@ INPUT_SCALE_REQUIRED = (
 
 INPUT_REQUIRED = (
     "QuantLayer is not correctly configured, check if warnings were raised. "
-    "Quantized input required: the weight is quantized for inputs of a known number of bits, "
+    "Quantized input required: the weight is quantized for integers of a known number of bits, "
     "received {}. Pass a QuantTensor, or set `input_quant` (e.g. Int8ActPerTensorFloat). Layer: {}"
 )
 
@@ -346,7 +347,9 @@ class DecoupledWeightQuantWithInputProxyFromInjector(DecoupledWeightQuantProxyFr
             return known.bit_width, bool(known.signed)
         layer = self.tracked_module_list[0]
         input_quant: Any = getattr(layer, "input_quant", None)
-        bit_width = getattr(input_quant, "bit_width", None)
+        # Numbers of a minifloat are larger than integers of as many bits.
+        is_minifloat = isinstance(input_quant, FloatQuantProxyMixin)
+        bit_width = None if is_minifloat else getattr(input_quant, "bit_width", None)
         if bit_width is not None and input_quant.is_quant_enabled:
             return bit_width(), bool(input_quant.is_signed)
         summary = f"{type(layer).__name__}({layer.extra_repr()})"

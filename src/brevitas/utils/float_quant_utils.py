@@ -8,6 +8,7 @@ Mantissa codes of the largest exponent may be reserved for infinity and for no n
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -130,7 +131,7 @@ def get_max_available_float(
         saturating: Whether larger values become this number; else they become infinity or NaN.
 
     Returns:
-        The number.
+        The number; infinity where float64 does not hold it.
 
     Raises:
         RuntimeError: There are codes for infinity but none for NaN.
@@ -155,7 +156,9 @@ def get_max_available_float(
     exponent = 2 ** int(exponent_bit_width) - 1 - below
     if exponent <= 0:  # the format has subnormal numbers only
         exponent, significand = 1, significand - 1
-    return math.ldexp(significand, exponent - int(exponent_bias))
+    power = exponent - int(exponent_bias)
+    # Beyond the range of float64, which has no larger power.
+    return math.ldexp(significand, power) if power < sys.float_info.max_exp else math.inf
 
 
 def get_min_available_float(

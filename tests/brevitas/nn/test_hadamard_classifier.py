@@ -79,3 +79,10 @@ def test_compiles_and_copies():
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="out_channels=0: expected an int >= 1"):
         qnn.HadamardClassifier(8, 0)
+
+
+def test_the_matrix_comes_back_from_the_meta_device():
+    layer, x = qnn.HadamardClassifier(5, 7), torch.randn(2, 5)
+    empty = copy.deepcopy(layer).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(layer.state_dict())
+    assert torch.equal(empty(x), layer(x)) and not empty.proj.requires_grad

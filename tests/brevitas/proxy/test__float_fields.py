@@ -8,14 +8,16 @@ import pytest
 import torch
 
 import brevitas.nn as qnn
-from brevitas.proxy._float_fields import check_stated_bits
+from brevitas.proxy._float_fields import check_scaled_range, check_stated_bits
 from brevitas.quant import (
     Fp8e4m3FNUZWeight,
     Fp8e4m3OCPWeight,
     Fp8e4m3Weight,
     Fp8e5m2FNUZWeight,
     Fp8e5m2OCPWeight,
+    FpFNUZWeightPerTensorFloat,
     FpOCPWeight,
+    FpOCPWeightPerTensorFloat,
 )
 
 NAMES = ("is_ocp_e4m3", "is_ocp_e5m2", "is_ocp", "is_fnuz_e4m3", "is_fnuz_e5m2", "is_fnuz")
@@ -82,3 +84,28 @@ def test_a_format_that_does_not_saturate_needs_a_code() -> None:
     layer = qnn.QuantLinear(2, 3, weight_quant=Fp8e4m3OCPWeight, weight_saturating=False)
     layer.weight.data.fill_(500.0)
     assert layer.quant_weight().value.isnan().all() and layer.weight_quant.is_saturating() is False
+
+
+@pytest.mark.parametrize("bits", [8, 9, 11])
+def test_a_scale_that_would_be_zero_is_refused(bits: int) -> None:
+    declared = {"bit_width": bits + 3, "exponent_bit_width": bits, "mantissa_bit_width": 2}
+    keywords = {f"weight_{name}": number for name, number in declared.items()}
+    with pytest.raises(ValueError, match=f"weight_exponent_bit_width={bits}.*Layer: QuantLinear"):
+        qnn.QuantLinear(4, 3, weight_quant=FpOCPWeightPerTensorFloat, **keywords)
+
+
+def test_the_widest_formats_with_a_scale() -> None:
+    declared = {"bit_width": 11, "exponent_bit_width": 8, "mantissa_bit_width": 2}
+    infinite = {"inf_values": ("00",), "nan_values": ("01", "10", "11")}
+    for quantizer in (
+        FpFNUZWeightPerTensorFloat.let(**declared),
+        FpOCPWeightPerTensorFloat.let(**declared, **infinite),
+        FpOCPWeightPerTensorFloat.let(**declared, exponent_bias=128),
+    ):
+        check_scaled_range(quantizer)
+        weight = qnn.QuantLinear(4, 3, weight_quant=quantizer).quant_weight()
+        assert weight.value.isfinite().all() and (weight.scale > 0).all()
+    # Without a scale nothing is divided.
+    declared |= {"bit_width": 14, "exponent_bit_width": 11}
+    keywords = {f"weight_{name}": number for name, number in declared.items()}
+    assert qnn.QuantLinear(4, 3, weight_quant=FpOCPWeight, **keywords).quant_weight().is_valid

@@ -14,6 +14,7 @@ from brevitas import config
 from brevitas.common import QuantLayerConfigurationError
 from brevitas.graph.calibrate import calibration_mode
 from brevitas.quant import (
+    Fp8e4m3ActPerTensorFloat,
     Int4WeightPerTensorFloatDecoupled,
     Int8AccumulatorAwareWeightQuant,
     Int8AccumulatorAwareZeroCenterWeightQuant,
@@ -186,6 +187,15 @@ def test_format_of_the_layers_own_input_is_known_without_a_forward() -> None:
 def test_an_input_that_is_not_quantized_is_refused() -> None:
     layer = aware()
     message = "Quantized input required.*received <class 'torch.Tensor'>.*set `input_quant`.*Linear"
+    with pytest.raises(QuantLayerConfigurationError, match=message):
+        layer(torch.randn(3, 64))
+    with pytest.raises(QuantLayerConfigurationError, match="Quantized input required"):
+        layer.quant_weight()
+
+
+def test_an_input_of_minifloats_is_refused() -> None:
+    layer = aware(input_quant=Fp8e4m3ActPerTensorFloat)
+    message = "Quantized input required.*received <class '.*FloatQuantTensor'>"
     with pytest.raises(QuantLayerConfigurationError, match=message):
         layer(torch.randn(3, 64))
     with pytest.raises(QuantLayerConfigurationError, match="Quantized input required"):

@@ -39,6 +39,9 @@ class PermuteDims(nn.Module):
     Args:
         permute_dims: For each dimension of the result, the dimension it comes from.
 
+    Raises:
+        ValueError: For an input of another number of dimensions.
+
     Example:
         >>> PermuteDims((1, 0, 2))(torch.zeros(2, 3, 4)).shape
         torch.Size([3, 2, 4])
@@ -50,6 +53,12 @@ class PermuteDims(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with its dimensions reordered, contiguous."""
+        if x.dim() != len(self.permute_dims):
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: expected {len(self.permute_dims)} dimensions, "
+                f"which scaling_stats_permute_dims={self.permute_dims} reorders; set it for inputs "
+                f"of {x.dim()} dimensions, or use a quantizer that is made for them."
+            )
         return x.permute(self.permute_dims).contiguous()
 
 

@@ -113,7 +113,7 @@ class FloatQuant(nn.Module):
     ) -> None:
         super().__init__()
         if scaling_impl is None:
-            scaling_impl = ConstScaling(torch.ones(1), dtype=dtype, device=device)
+            scaling_impl = ConstScaling(torch.ones(1, device="cpu"), dtype=dtype, device=device)
         check_parts(
             exponent_bit_width_impl=exponent_bit_width_impl,
             mantissa_bit_width_impl=mantissa_bit_width_impl,

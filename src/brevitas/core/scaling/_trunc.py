@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core.function_wrapper.clamp import TensorClamp
+from brevitas.utils.torch_utils import widened
 
 __all__ = ["TruncMsbScaling", "TruncScalingWrapper"]
 
 
 def _steps_of_kept_bits(input_bit_width: Tensor, output_bit_width: Tensor) -> Tensor:
-    return torch.pow(2.0, input_bit_width - output_bit_width)
+    # Half precision ends at 2**16, which is less than a wide accumulator gives up.
+    return torch.pow(2.0, widened(input_bit_width) - widened(output_bit_width))
 
 
 class TruncMsbScaling(nn.Module):

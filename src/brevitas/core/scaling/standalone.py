@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ def _restricted_init(
     if isinstance(init, Tensor):
         stored = restriction.init_from_tensor(init.detach().clone()).to(dtype=dtype, device=device)
         return stored if shape is None else stored.expand(shape).clone()
+    if not isfinite(init):
+        raise ValueError(f"scaling_init={init!r}: expected a finite number.")
     stored = restriction.init_from_float(float(init))
     return torch.full(shape or SCALAR_SHAPE, float(stored), dtype=dtype, device=device)
 

@@ -117,7 +117,8 @@ class SearchedStatistic(HostModule):
                 f"input of shape {tuple(x.shape)}: expected at least one element, to find the "
                 "statistic with which it is quantized best."
             )
-        x, trial = x.detach(), current_trial()
+        x = x.detach() if x.is_floating_point() else x.to(torch.get_default_dtype())
+        trial = current_trial()
         if trial is None:
             is_traced = torch.compiler.is_compiling()
             return (self.call_on_host if is_traced else self.run_on_host)(x, self.start(x))

@@ -5,6 +5,9 @@ Layer: core (L3).
 
 from __future__ import annotations
 
+from math import prod
+
+import torch
 from torch import Tensor, nn
 
 from brevitas.core.utils import inplace_momentum_update, inplace_tensor_mul
@@ -31,5 +34,14 @@ class _Stats(nn.Module):
         self.stats_impl = stats_impl
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the statistic of `x`, of shape `stats_output_shape`."""
-        return self.stats_impl(x).view(self.stats_output_shape)
+        """Return the statistic of `x`, of shape `stats_output_shape`; integers are real values."""
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        statistic, shape = self.stats_impl(x), self.stats_output_shape
+        if -1 not in shape and statistic.numel() != prod(shape):
+            raise ValueError(
+                f"statistic of shape {tuple(statistic.shape)} for a scale of shape {shape}: "
+                f"expected {prod(shape)} numbers, one for each channel; check the number of "
+                "channels of the input, per_channel_broadcastable_shape and "
+                "scaling_stats_permute_dims."
+            )
+        return statistic.view(shape)

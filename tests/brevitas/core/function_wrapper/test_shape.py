@@ -68,3 +68,8 @@ def test_wrong_group_size(group_size: object) -> None:
 def test_names_of_views() -> None:
     assert StatsInputViewShapeImpl.OVER_TENSOR is OverTensorView
     assert StatsInputViewShapeImpl.OVER_SUBCHANNEL_BLOCK is OverSubChannelBlockView
+
+
+def test_another_number_of_dimensions_than_reordered() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 8\): expected 3 dimensions.*permute_dims"):
+        PermuteDims((1, 0, 2))(torch.zeros(2, 8))

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+import brevitas.nn as qnn
 from brevitas import config
 from brevitas.core.bit_width import BitWidthParameter
 from brevitas.core.bit_width.float import ComputeExponentBias, ComputeMaxMantissa
 from brevitas.core.function_wrapper import FloatClamp, FloorSte, RoundSte, TensorClamp
 from brevitas.core.quant.float import FloatQuant, min_internal_scale
 from brevitas.core.scaling import ConstScaling, FloatScaling, ParameterScaling
+from brevitas.quant import Fp8e4m3Weight
 from minifloats import ML_DTYPES, Format, every_half, same, sampled
 
 numpy = pytest.importorskip("numpy")
@@ -185,3 +187,11 @@ def test_compiled_equals_eager(fmt: Format) -> None:
     torch.testing.assert_close(other_x, to_x, rtol=1e-6, atol=0)
     # Sums of 60 terms of up to twice the largest number.
     torch.testing.assert_close(other_scale, to_scale, rtol=1e-5, atol=1e-6 * 60, equal_nan=True)
+
+
+def test_a_constant_scale_is_known_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        layer = qnn.QuantLinear(4, 3, weight_quant=Fp8e4m3Weight)
+    layer.load_state_dict(qnn.QuantLinear(4, 3).state_dict(), assign=True)
+    weight = layer.quant_weight()
+    assert weight.scale.equal(torch.ones(1)) and weight.is_valid

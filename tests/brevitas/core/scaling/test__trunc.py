@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import brevitas.nn as qnn
 from brevitas.core.scaling import (
     ConstScaling,
     IntScaling,
@@ -15,6 +16,7 @@ from brevitas.core.scaling import (
     TruncScalingWrapper,
 )
 from brevitas.core.stats import AbsMax
+from brevitas.quant import RoundTo8bit, ShiftRoundSaturateTo8bit, TruncTo8bit
 
 X = torch.tensor([3.0, -5.0])
 
@@ -77,3 +79,26 @@ def test_statistics_are_those_of_the_integers():
     steps = wrapper(torch.tensor([-320.0, 2.0]), bits(12.0), bits(8.0), True)
     assert steps.item() == 320 / 128 and scaling.value.item() == 320
     assert list(wrapper.state_dict()) == ["scaling_impl.value"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_more_steps_than_half_precision_holds(dtype):
+    wide, narrow = (torch.tensor(number, dtype=dtype) for number in (32.0, 8.0))
+    assert TruncMsbScaling()(X, wide, narrow, True).item() == 2.0**24
+    wrapper = TruncScalingWrapper(PowerOfTwoIntScaling(), ConstScaling(2.0**25))
+    assert wrapper(X, wide, narrow, True).item() == 2.0**18
+
+
+@pytest.mark.parametrize("quantizer", [TruncTo8bit, RoundTo8bit, ShiftRoundSaturateTo8bit])
+def test_a_wide_accumulator_of_a_model_in_half_precision(quantizer):
+    act = qnn.QuantIdentity(bit_width=26, return_quant_tensor=True)
+    pool = qnn.TruncAvgPool2d(2, trunc_quant=quantizer, return_quant_tensor=True)
+    model = torch.nn.Sequential(act, pool).half()
+    x = torch.full((1, 1, 4, 4), 20.0, dtype=torch.float16)
+    for _ in range(2):
+        y = model(x)
+        torch.testing.assert_close(
+            y.value, x[..., ::2, ::2], atol=float(y.scale.detach()), rtol=1e-2
+        )
+        assert y.scale.isfinite()
+        model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 
@@ -207,3 +208,10 @@ def test_copies(copied: Callable[[nn.Module], nn.Module], called_before: bool) -
     other.value.data.fill_(7.0)
     assert other(weight).item() == (7.0 if called_before else 4.0)
     assert scaling(weight).item() == 4.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_start_that_is_no_number(bad: float) -> None:
+    for kind in (ConstScaling, ParameterScaling):
+        with pytest.raises(ValueError, match=f"scaling_init={bad}: expected a finite number"):
+            kind(bad)
