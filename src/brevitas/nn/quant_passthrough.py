@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brevitas.nn.mixin.base import QuantLayerMixin
+from brevitas.nn.mixin.base import QuantLayerMixin, SeparableLayerMixin
 from brevitas.quant_tensor import QuantTensor, _unpack_quant_tensor
 
 __all__ = ["QuantDropout", "QuantMaxPool1d", "QuantMaxPool2d"]
@@ -18,18 +18,8 @@ __all__ = ["QuantDropout", "QuantMaxPool1d", "QuantMaxPool2d"]
 Size = int | tuple[int, ...]
 
 
-class PassthroughMixin(QuantLayerMixin):
+class PassthroughMixin(SeparableLayerMixin):
     """Returns what the float layer behind it in the bases makes of a quantized or plain tensor."""
-
-    @property
-    def channelwise_separable(self) -> bool:
-        """True: channels are handled one by one."""
-        return True
-
-    @property
-    def requires_export_handler(self) -> bool:
-        """False: exporters write the float layer."""
-        return False
 
     def forward(self, input: Tensor | QuantTensor) -> Any:
         """Return the layer's output, quantized where the input is and the layer is to keep that."""

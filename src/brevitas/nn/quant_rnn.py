@@ -195,25 +195,15 @@ class QuantRecurrentStackBase(nn.Module):
         proxy = getattr(self._every_layer()[0].cell, name)
         return isinstance(proxy, DynamicActQuantProxyFromInjector)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        error_msgs: list[str] = args[-1]
         places = [(p, d) for p in range(self.num_layers) for d in range(self.num_directions)]
         for place, layer in zip(places, self._every_layer(), strict=True):
             gates = layer.gate_modules
             problem = split_float_parameters(state_dict, prefix, place, gates, self.hidden_size)
             if problem is not None:
                 error_msgs.append(problem)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Sizes and options, as ``torch.nn.LSTM`` prints them."""

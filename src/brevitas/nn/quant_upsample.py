@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brevitas.nn.mixin.base import QuantLayerMixin
+from brevitas.nn.mixin.base import QuantLayerMixin, SeparableLayerMixin
 from brevitas.ops.autograd_ste_ops import round_ste_impl, tensor_clamp_ste_impl
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 
@@ -16,18 +16,8 @@ Size = int | tuple[int, ...] | None
 Factor = float | tuple[float, ...] | None
 
 
-class QuantUpsampleMixin(QuantLayerMixin):
+class QuantUpsampleMixin(SeparableLayerMixin):
     """Interpolates quantized tensors on their own grid, before the float layer in the bases."""
-
-    @property
-    def channelwise_separable(self) -> bool:
-        """True: channels are interpolated one by one."""
-        return True
-
-    @property
-    def requires_export_handler(self) -> bool:
-        """False: exporters write the interpolation and the rounding behind it as they are."""
-        return False
 
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Return the upsampled input, ``[..., channels, *size]``."""

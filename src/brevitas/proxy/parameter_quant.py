@@ -76,9 +76,10 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
             preserve_state_dict: keep the learned values instead of resetting them.
         """
         current = self.tensor_quant
-        keeps = current is not None and preserve_state_dict
-        parts = current.named_modules() if keeps else ()
-        self._init_tensor_quant({key for name, part in parts for key in _saved(name, part)})
+        kept: set[str] = set()
+        if preserve_state_dict and current is not None:
+            kept = {key for name, part in current.named_modules() for key in _saved(name, part)}
+        self._init_tensor_quant(kept)
 
     def _init_tensor_quant(self, kept: set[str]) -> None:
         self.drop_cache()

@@ -228,20 +228,11 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         return torch.zeros(())
 
     def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any
     ) -> None:
         self.drop_cache()
         if self.update_state_dict_impl is not None:
             self.update_state_dict_impl(prefix, state_dict)
         if local_metadata.get("assign_to_params_buffers"):
             self._restore_constants(state_dict)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)

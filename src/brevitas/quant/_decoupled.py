@@ -75,7 +75,7 @@ class WeightPerTensorFloatDecoupledL2Param(SolveRounding, SolveParameterScaling,
     tensor_quant = DecoupledRescalingIntQuant
     decoupled_int_quant = DecoupledIntQuant
     tensor_clamp_impl: Any = TensorClampSte
-    input_view_impl = Identity
+    input_view_impl: Any = Identity
     bit_width_impl = BitWidthConst
     narrow_range = True
     signed = True
@@ -108,7 +108,7 @@ class WeightPerChannelFloatDecoupled(
     tensor_quant = DecoupledRescalingIntQuant
     decoupled_int_quant = DecoupledIntQuant
     tensor_clamp_impl: Any = TensorClampSte
-    input_view_impl = Identity
+    input_view_impl: Any = Identity
     bit_width_impl = BitWidthConst
     narrow_range = True
     signed = True
@@ -214,7 +214,7 @@ class WeightNormPerChannelFloatDecoupled(
     tensor_quant: Any = DecoupledRescalingIntQuant
     decoupled_int_quant = DecoupledIntQuant
     tensor_clamp_impl: Any = TensorClamp
-    input_view_impl = Identity
+    input_view_impl: Any = Identity
     bit_width_impl = BitWidthConst
     narrow_range = True
     signed = True

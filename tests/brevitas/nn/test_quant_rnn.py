@@ -378,6 +378,7 @@ class TestModule:
         assert bool(layer(sequence())[0].isfinite().all())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", ["collecting", "learning"])
 def test_compiles_to_one_graph(phase):
     torch._dynamo.reset()

@@ -200,3 +200,35 @@ def test_assigning_a_checkpoint_brings_constants_back_from_the_meta_device():
     layer.load_state_dict(source.state_dict(), assign=True)
     x = torch.randn(2, 4)
     assert torch.equal(layer.eval()(x), source.eval()(x))
+
+
+class LargestOfEachRow(nn.Module):
+    """A part of a user's own: one scale for each row of the input, found anew at each call."""
+
+    def forward(self, x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        return x.detach().abs().amax(-1, keepdim=True).clamp_min(1e-10) / threshold
+
+
+class DynamicPerRow(Int8ActPerTensorFloat):
+    proxy_class = DynamicActQuantProxyFromInjector
+    scaling_impl = LargestOfEachRow
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dynamic_quantizer_of_rows(training):
+    torch.manual_seed(0)
+    layer = qnn.QuantIdentity(act_quant=DynamicPerRow, return_quant_tensor=True).train(training)
+    linear = qnn.QuantLinear(6, 4, input_quant=DynamicPerRow, return_quant_tensor=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for factor in (1.0, 100.0):
+        x = factor * torch.randn(2, 3, 6) * torch.tensor([[1.0], [10.0], [0.1]])
+        y = layer(x)
+        assert y.is_valid and y.scale.shape == (2, 3, 1)
+        torch.testing.assert_close(y.scale, x.abs().amax(-1, keepdim=True) / 128)
+        # 127 is the largest integer: a step off where 128 would be, and its rounding.
+        assert float(((y.value - x).abs() / y.scale).max()) <= 1.0 + 128 * torch.finfo(x.dtype).eps
+        assert torch.equal(compiled(x).value, y.value)
+        # Each output sums products of one row: the accumulator has a scale for each row.
+        output = linear.train(training)(x)
+        assert output.is_valid and output.scale.shape == (2, 3, 1)
+    torch._dynamo.reset()

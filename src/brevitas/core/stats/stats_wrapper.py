@@ -37,7 +37,9 @@ class _Stats(nn.Module):
         """Return the statistic of `x`, of shape `stats_output_shape`; integers are real values."""
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         statistic, shape = self.stats_impl(x), self.stats_output_shape
-        if -1 not in shape and statistic.numel() != prod(shape):
+        # TorchScript's tracer takes sizes for data.
+        known = -1 not in shape and not torch.jit.is_tracing()
+        if known and statistic.numel() != prod(shape):
             raise ValueError(
                 f"statistic of shape {tuple(statistic.shape)} for a scale of shape {shape}: "
                 f"expected {prod(shape)} numbers, one for each channel; check the number of "

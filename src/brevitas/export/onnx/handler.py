@@ -251,6 +251,9 @@ class DynamicActHandler(IntHandler):
 class ConstantHandler(IntHandler):
     """Stands in for the quantizer of a parameter: data and scale are both constants."""
 
+    #: Whether integers are placed on the grid on which they are found.
+    has_one_grid = True
+
     def read(self, proxy: Any) -> None:
         """Keep the flags of the proxy, and its quantizer out of sight of ``modules()``."""
         super().read(proxy)

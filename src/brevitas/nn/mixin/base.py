@@ -18,7 +18,7 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtoco
 from brevitas.quant_tensor import QuantTensor
 from brevitas.utils.python_utils import levels_to_caller
 
-__all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin"]
+__all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin", "SeparableLayerMixin"]
 
 # Keywords that mean something to every quantizer, so that no proxy has to read them.
 _COMMON_KEYWORDS = frozenset({"device", "dtype"})
@@ -290,6 +290,20 @@ class QuantLayerMixin(ExportMixin, LayerProtocol):
         if not isinstance(quant_output, QuantTensor):
             raise QuantLayerConfigurationError(_not_quantized(self))
         return quant_output
+
+
+class SeparableLayerMixin(QuantLayerMixin):
+    """A layer without quantizers, whose output channels each depend on their own input channel."""
+
+    @property
+    def channelwise_separable(self) -> bool:
+        """True: channels are handled one by one."""
+        return True
+
+    @property
+    def requires_export_handler(self) -> bool:
+        """False: exporters write what the layer computes."""
+        return False
 
 
 def _not_quantized(layer: Any) -> str:

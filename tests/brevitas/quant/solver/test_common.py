@@ -132,8 +132,3 @@ def test_a_choice_that_does_not_exist(bad: object) -> None:
 def test_a_choice_that_is_not_available_here() -> None:
     with pytest.raises(DependencyError, match="HE.*not available here, expected one of CONST"):
         qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat.let(scaling_impl_type=ScalingImplType.HE))
-
-
-def test_a_granularity_by_name_has_an_attribute_of_its_own() -> None:
-    with pytest.raises(DependencyError, match="scaling_per_output='group'.* set scaling_per_out"):
-        qnn.QuantLinear(8, 4, weight_scaling_per_output="group")
