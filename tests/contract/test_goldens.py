@@ -166,6 +166,8 @@ def test_layer(name, space):
                 key = f"{phase}/grad_input{place}"
                 if key in replay.arrays:
                     replay.compare(key, leaf.grad)
+    if any("error" in record for record in case["phases"].values()):
+        return  # nor is there a state to compare after calls that were not made here
     state = layer.state_dict()
     # The recorded library writes the quantized values into a binary weight that it reads.
     overwritten = {"linear_w_binary": {"final_state/weight"}}.get(name, set())
