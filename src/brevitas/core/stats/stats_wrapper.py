@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brevitas.core.utils import inplace_momentum_update, inplace_tensor_mul
+from brevitas.quant_tensor._compare import is_script_traced
 
 __all__ = [
     "DEFAULT_MOMENTUM",
@@ -38,7 +39,7 @@ class _Stats(nn.Module):
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         statistic, shape = self.stats_impl(x), self.stats_output_shape
         # TorchScript's tracer takes sizes for data.
-        known = -1 not in shape and not torch.jit.is_tracing()
+        known = -1 not in shape and not is_script_traced()
         if known and statistic.numel() != prod(shape):
             raise ValueError(
                 f"statistic of shape {tuple(statistic.shape)} for a scale of shape {shape}: "
