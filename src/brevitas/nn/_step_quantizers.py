@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.quant._fixed import FixedGrid, fixed_grid, stacked_grid
+from brevitas.core.quant._fixed import FixedGrid, fixed_grid, joint_grid
 from brevitas.core.quant._plan import is_plain
 from brevitas.ops.linearized import GridGradients, linearized_fake_quant
 from brevitas.proxy.runtime_quant import (
@@ -194,5 +194,5 @@ def _joint_operation(quantizers: Sequence[StepQuantizer]) -> FixedOperation | No
     grids = [operation.grid for operation in operations if operation.grid is not None]
     if not grids:
         return operations[0]
-    grid = stacked_grid(grids) if len(grids) == len(operations) else None
+    grid = joint_grid(grids) if len(grids) == len(operations) else None
     return None if grid is None else operations[0]._replace(grid=grid)

@@ -217,8 +217,8 @@ def _input_gradients(
     rounded = round_(shifted, plan.rounding)
     passes = plan.clamp_passes_gradient
     integer = operands.clamp(rounded)
-    # Only these look at which elements are clamped; NaN counts as clamped.
-    clamped = torch.empty(0) if passes else integer.ne(rounded)
+    # NaN counts as clamped; None where no element counts as such.
+    clamped = None if passes else integer.ne(rounded)
     if passes and differentiable:
         integer = rounded + (integer - rounded).detach()
     step = scale if output_scale is None else output_scale
@@ -227,13 +227,10 @@ def _input_gradients(
         if needs[3 + index] and not passes and isinstance(bound, Tensor):
             beyond = rounded < bound if index == 0 else rounded > bound
             bounds[index] = _reduce((grad * step).masked_fill(~beyond, 0.0), bound)
-    inside = None if passes else clamped
+    found = (grad, clamped, ratio, integer, operands, needs)
     if output_scale is None:
-        grads = _grid_gradients(grad, inside, ratio, integer, operands, needs)
-        return (*grads, *bounds, None, None)
-    *grads, of_scale, of_zero_point = _two_grid_gradients(
-        grad, inside, ratio, integer, operands, needs
-    )
+        return (*_grid_gradients(*found), *bounds, None, None)
+    *grads, of_scale, of_zero_point = _two_grid_gradients(*found)
     return (*grads, *bounds, of_scale, of_zero_point)
 
 

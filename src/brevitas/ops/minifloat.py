@@ -23,6 +23,7 @@ from brevitas.ops.fake_quant import (
     _reduce,
     needs_autograd,
 )
+from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import leading_power, widened
 
 __all__ = ["MinifloatPlan", "minifloat_quant", "overflow_to", "to_minifloat"]
@@ -122,7 +123,7 @@ def to_minifloat(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:
     return _limited(value, plan)
 
 
-class _MinifloatFn(torch.autograd.Function):
+class _MinifloatFn(DirectFunction):
     """Fused forward in place, analytic backward from ``x`` and ``scale``."""
 
     @staticmethod
