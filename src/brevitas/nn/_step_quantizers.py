@@ -20,7 +20,7 @@ from brevitas.proxy.runtime_quant import (
     DynamicActQuantProxyFromInjector,
     FusedActivationQuantProxy,
 )
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
 __all__ = ["FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
@@ -112,8 +112,7 @@ class StepQuantizer:
         """Return the quantized activation as a plain tensor."""
         if self.operation is not None:
             return self.operation(x)
-        quantized = self.proxy(x)
-        return quantized.value if isinstance(quantized, QuantTensor) else quantized
+        return plain(self.proxy(x))
 
     def quant_tensor(self, x: Tensor) -> Tensor | QuantTensor:
         """Return the quantized activation with its scale."""

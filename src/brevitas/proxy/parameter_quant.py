@@ -420,9 +420,21 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """Return the quant tensor of what the tensor quantizer returned."""
         raise NotImplementedError(f"{type(self).__name__} does not create quant tensors.")
 
-    def _quant_bias(self, x: Tensor, out: tuple[Any, ...]) -> Any:
-        """Make a quant tensor of the bias ``x``, and keep it for later where that is asked for."""
-        quant_bias = self.create_quant_tensor(out)
+    def _given_scale(self, kept: _CachedIO | None, input: Any, weight: Any) -> tuple[Tensor, ...]:
+        """What the tensor quantizer takes besides the bias: nothing where it finds its scale."""
+        return ()
+
+    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Any:
+        """Quantize the bias ``x``; returned as it is where quantization is disabled."""
+        if not self.is_quant_enabled:
+            return x
+        cached = self._kept_bias(x)
+        if cached is not None and not cached.metadata_only:
+            return cached.quant_tensor
+        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
+        quant_bias = self.create_quant_tensor(
+            quantize(x, *self._given_scale(cached, input, weight))
+        )
         keeps = self.cache_inference_quant_bias and not self.training
         if keeps and self._is_tracked(x) and self._kept_bias(x) is None:
             new = self.cache_class(quant_bias, self.cache_inference_quant_bias_metadata_only)
@@ -465,26 +477,14 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         scale = self.quant_output_scale_impl(input, weight, layer)
         return scale.reshape(-1)
 
-    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Tensor | IntQuantTensor:
-        """Quantize the bias ``x``, at the accumulator's scale where it has none of its own.
-
-        Raises:
-            QuantLayerConfigurationError: where that scale is needed and unknown.
-        """
-        if not self.is_quant_enabled:
-            return x
-        cached = self._kept_bias(x)
-        if cached is not None and not cached.metadata_only:
-            return cached.quant_tensor
-        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
+    def _given_scale(self, kept: _CachedIO | None, input: Any, weight: Any) -> tuple[Tensor, ...]:
+        """The scale of the accumulator, or else the one that was kept; nothing for an own one."""
         if not self.requires_input_scale:
-            out = quantize(x)
-        else:
-            scale = self.compute_bias_scale(input, weight)
-            scale = cached.scale if scale is None and cached is not None else scale
-            if scale is None:
-                layer = self.tracked_module_list[0]
-                summary = f"{type(layer).__name__}({layer.extra_repr()})"
-                raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
-            out = quantize(x, scale)
-        return self._quant_bias(x, out)
+            return ()
+        scale = self.compute_bias_scale(input, weight)
+        scale = kept.scale if scale is None and kept is not None else scale
+        if scale is None:
+            layer = self.tracked_module_list[0]
+            summary = f"{type(layer).__name__}({layer.extra_repr()})"
+            raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
+        return (scale,)
