@@ -70,9 +70,9 @@ class BiasFloatQuantProxyFromInjector(FloatQuantProxyMixin, BiasQuantProxyFromIn
         """Return the quant tensor of what ``FloatQuant`` returned."""
         return self.float_quant_tensor(qt_args)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, input_scale: Any = None, weight: Any = None
-    ) -> Tensor | FloatQuantTensor:
+    ) -> Tensor | QuantTensor:
         """Quantize the bias ``x``; the accumulator's scale is not needed.
 
         Args:

@@ -74,9 +74,8 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         Args:
             preserve_state_dict: keep the learned values instead of resetting them.
         """
-        current = self.tensor_quant
-        keeps = current is not None and preserve_state_dict
-        parts = current.named_modules() if keeps else ()
+        current = self.tensor_quant if preserve_state_dict else None
+        parts = () if current is None else current.named_modules()
         self._init_tensor_quant({key for name, part in parts for key in _saved(name, part)})
 
     def _init_tensor_quant(self, kept: set[str]) -> None:
@@ -424,17 +423,25 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """What the tensor quantizer takes besides the bias: nothing where it finds its scale."""
         return ()
 
-    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Any:
-        """Quantize the bias ``x``; returned as it is where quantization is disabled."""
+    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Tensor | QuantTensor:
+        """Quantize the bias ``x``; returned as it is where quantization is disabled.
+
+        Args:
+            x: the bias.
+            input: quantized input of the layer, read where the scale is the accumulator's.
+            weight: quantized weight of the layer, as the input.
+
+        Raises:
+            QuantLayerConfigurationError: where the accumulator's scale is needed and unknown.
+        """
         if not self.is_quant_enabled:
             return x
         cached = self._kept_bias(x)
         if cached is not None and not cached.metadata_only:
             return cached.quant_tensor
         quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
-        quant_bias = self.create_quant_tensor(
-            quantize(x, *self._given_scale(cached, input, weight))
-        )
+        out = quantize(x, *self._given_scale(cached, input, weight))
+        quant_bias = self.create_quant_tensor(out)
         keeps = self.cache_inference_quant_bias and not self.training
         if keeps and self._is_tracked(x) and self._kept_bias(x) is None:
             new = self.cache_class(quant_bias, self.cache_inference_quant_bias_metadata_only)
