@@ -64,6 +64,8 @@ EXTRA: dict[str, dict[str, Any]] = {
 # The same for minifloats of any format, and the shape of a scale per channel.
 FORMAT = {"exponent_bit_width": 3, "mantissa_bit_width": 2, "bit_width": 6}
 PER_CHANNEL = {"per_channel_broadcastable_shape": (1, 3, 1, 1)}
+# How far a search goes is for its own tests.
+FEW_ITERATIONS = {"hqo_iters_scale": 20, "hqo_iters_zp": 20}
 Change = Callable[[nn.Module], Any]
 
 
@@ -125,6 +127,8 @@ class Row:
         told = dict(EXTRA.get(self.name, {}))
         if self.name.startswith(("FpOCP", "FpFNUZ")):
             told |= FORMAT
+        if self.name.endswith("HQO"):
+            told |= FEW_ITERATIONS
         return told | (PER_CHANNEL if "PerChannelFloat2d" in self.name else {})
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ from brevitas.quant_tensor import (
     GroupwiseIntQuantTensor,
     IntQuantTensor,
     QuantTensor,
+    plain,
 )
 from brevitas.quant_tensor.exact import integer_arithmetic
 from quant_tensors import KINDS, numbers
@@ -321,10 +322,6 @@ OF_ONE_KIND = (
 )
 
 
-def plain(x: Any) -> Tensor:
-    return x.value if isinstance(x, QuantTensor) else x
-
-
 @all_kinds
 @pytest.mark.parametrize("partner", [*KINDS, Tensor], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ARITHMETIC)
@@ -383,21 +380,38 @@ COMPILED = {
 }
 
 
-@all_kinds
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiles_as_one_graph(kind, name):
-    torch._dynamo.reset()
-    x, function = example(kind), COMPILED[name]
-    same(torch.compile(function, fullgraph=True, backend="aot_eager")(x), function(x))
+def of_all(q: Any) -> dict[str, Any]:
+    """What every function of the table gives."""
+    return {name: function(q) for name, function in COMPILED.items()}
 
+
+def same_of_all(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name, result in expected.items():
+        same(actual[name], result)
+        assert plain(actual[name]).requires_grad is plain(result).requires_grad, name
+
+
+@all_kinds
+def test_compiles_as_one_graph(kind):
+    torch._dynamo.reset()
+    x = example(kind)
+    same_of_all(torch.compile(of_all, fullgraph=True, backend="aot_eager")(x), of_all(x))
+
+
+@all_kinds
+def test_gradients_pass_through_a_compiled_graph(kind):
+    torch._dynamo.reset()
+    x = example(kind)
     inputs = [torch.ones((), requires_grad=True) for _ in range(2)]
-    compiled = torch.compile(lambda t: function(rebuilt(x, t)), fullgraph=True, backend="aot_eager")
-    results = compiled(inputs[0]), function(rebuilt(x, inputs[1]))
-    same(*results)
-    if plain(results[1]).requires_grad:
-        for result in results:
-            plain(result).sum().backward()
-        torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    program = torch.compile(lambda t: of_all(rebuilt(x, t)), fullgraph=True, backend="aot_eager")
+    actual, expected = program(inputs[0]), of_all(rebuilt(x, inputs[1]))
+    same_of_all(actual, expected)
+    for found in (actual, expected):
+        values = map(plain, found.values())
+        # Weights tell the functions apart in their one sum.
+        sums = enumerate((v.sum() for v in values if v.requires_grad), 1)
+        sum(weight * one for weight, one in sums).backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
 
 
 @all_kinds

@@ -27,6 +27,7 @@ from brevitas.core.function_wrapper.ops_ste import (
     ScalarClampSte,
     ScalarSignedClampMinSte,
 )
+from brevitas.function._logarithm import log_two
 from brevitas.inject.enum import FloatToIntImplType, RestrictValueType
 
 __all__ = [
@@ -187,7 +188,7 @@ class LogFloatRestrictValue(nn.Module):
 
     def restrict_init_tensor(self, x: Tensor) -> Tensor:
         """Return the stored values of real numbers: their logarithms of base two."""
-        return torch.log2(x)
+        return log_two(x)
 
     def restrict_init_module(self) -> nn.Module:
         """Return the module that maps real values to stored ones."""
@@ -260,7 +261,7 @@ class PowerOfTwoRestrictValue(nn.Module):
 
     def restrict_init_tensor(self, x: Tensor) -> Tensor:
         """Return the stored values of real numbers: their logarithms, not rounded."""
-        return torch.log2(x)
+        return log_two(x)
 
     def restrict_init_module(self) -> nn.Module:
         """Return the module that maps real values to stored ones."""

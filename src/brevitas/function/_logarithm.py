@@ -32,7 +32,7 @@ def log_two(x: Tensor) -> Tensor:
     with torch.no_grad():
         nearest = torch.round(logarithm)
         power = torch.exp2(nearest)
-        gap = torch.finfo(x.dtype).eps * nearest.abs().clamp_min(1.0)
+        gap = torch.finfo(logarithm.dtype).eps * nearest.abs().clamp_min(1.0)
         least = torch.where(x > power, nearest + gap, nearest).masked_fill(x < power, -torch.inf)
         most = torch.where(x < power, nearest - gap, nearest).masked_fill(x > power, torch.inf)
     return tensor_clamp_ste(logarithm, least, most)

@@ -7,6 +7,7 @@ No function here changes its gradient: straight-through versions live in `ops_st
 
 from __future__ import annotations
 
+from math import inf
 from typing import overload
 
 import torch
@@ -133,7 +134,8 @@ def _power_of_two(exponent: float) -> float: ...
 def _power_of_two(exponent: Tensor | float) -> Tensor | float:
     """`2 ** exponent`, exact for integers; float32 or wider for tensors."""
     if not isinstance(exponent, Tensor):
-        return 2.0**exponent
+        # Python raises beyond the largest power of float64, where tensors are infinite.
+        return 2.0**exponent if exponent < 1024 else inf
     return torch.pow(2, widened(exponent))
 
 
@@ -246,7 +248,11 @@ def get_upper_bound_on_l1_norm(
     return (_power_of_two(accumulator_bit_width - 1) - 1) * _power_of_two(exponent)
 
 
-def compute_max_mantissa(mantissa_bit_width: Tensor) -> Tensor:
+@overload
+def compute_max_mantissa(mantissa_bit_width: Tensor) -> Tensor: ...
+@overload
+def compute_max_mantissa(mantissa_bit_width: float) -> float: ...
+def compute_max_mantissa(mantissa_bit_width: Tensor | float) -> Tensor | float:
     """Largest significand with an implicit leading one, `2 - 2**(-m)`.
 
     Args:
@@ -262,7 +268,17 @@ def compute_max_mantissa(mantissa_bit_width: Tensor) -> Tensor:
     return 2 - _power_of_two(-mantissa_bit_width)
 
 
-def max_float(exponent_bit_width: Tensor, max_mantissa: Tensor, exponent_bias: Tensor) -> Tensor:
+@overload
+def max_float(
+    exponent_bit_width: Tensor, max_mantissa: Tensor, exponent_bias: Tensor
+) -> Tensor: ...
+@overload
+def max_float(exponent_bit_width: float, max_mantissa: float, exponent_bias: float) -> float: ...
+def max_float(
+    exponent_bit_width: Tensor | float,
+    max_mantissa: Tensor | float,
+    exponent_bias: Tensor | float,
+) -> Tensor | float:
     """Largest finite value of a minifloat whose highest exponent code is in use.
 
     `max_mantissa * 2**(2**e - 1 - bias)`.
@@ -278,6 +294,8 @@ def max_float(exponent_bit_width: Tensor, max_mantissa: Tensor, exponent_bias: T
     Example:
         >>> max_float(torch.tensor(4.), torch.tensor(1.75), torch.tensor(7.))
         tensor(448.)
+        >>> max_float(4, 1.75, 7), max_float(11, 1.75, 0)
+        (448.0, inf)
 
     Reference:
         OCP Microscaling Formats specification 1.0, section 5.3.

@@ -24,7 +24,7 @@ from brevitas.proxy.parameter_quant import (
 )
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
-from brevitas.quant_tensor import QuantTensor
+from brevitas.quant_tensor import plain
 
 __all__ = [
     "bias_correction_mode",
@@ -139,7 +139,7 @@ def _observe_only(proxy: Any, args: tuple[Any, ...], output: Any) -> None:
     fused = proxy.fused_activation_quant_proxy
     if fused is None:
         return
-    value = args[0].value if isinstance(args[0], QuantTensor) else args[0]
+    value = plain(args[0])
     fused.tensor_quant(fused.activation_impl(value))
 
 

@@ -15,7 +15,7 @@ from brevitas.nn.mixin.parameter import (
     QuantWeightMixin,
     WeightQuantType,
 )
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor._accumulator import sum_bit_width, with_sign_bit
 from brevitas.quant_tensor.int_torch_handler import quant_output_scale_impl, sums_one_scale
 
@@ -182,13 +182,3 @@ class GateParams(QuantBiasMixin, nn.Module):
     def extra_repr(self) -> str:
         """Whether there is a bias."""
         return f"bias={self.bias is not None}"
-
-
-def plain(operand: Any) -> Any:
-    """Return the value of a quant tensor, anything else as it is.
-
-    Example:
-        >>> plain(torch.tensor(1.0))
-        tensor(1.)
-    """
-    return operand.value if isinstance(operand, QuantTensor) else operand

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevitas.core.quant._fixed import FixedGrid, fixed_grid, grid_of_rows
+from brevitas.core.quant._fixed import FixedGrid, fixed_grid, joint_grid
 from brevitas.core.quant._plan import is_plain
 from brevitas.nn._gates import GateParams, QuantGate
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
@@ -30,7 +30,7 @@ def quant_gates(gates: Sequence[GateParams], quant_input: Tensor | QuantTensor) 
     grids = [_grid_of(gate) for gate in gates]
     fixed = [grid for grid in grids if grid is not None]
     rows = gates[0].input_weight.out_channels
-    grid = grid_of_rows(fixed, rows) if len(fixed) == len(gates) else None
+    grid = joint_grid(fixed, rows) if len(fixed) == len(gates) else None
     if grid is not None:
         return _on_one_grid(gates, fixed, grid, quant_input)
     each = [gate.quant_gate(quant_input) for gate in gates]

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brevitas.nn._gates import plain
 from brevitas.nn._step_quantizers import BareQuantizer, Linearized, SideBySide, StepQuantizer
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.ops.linearized import GridGradients
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
-from brevitas.quant_tensor import QuantTensor
+from brevitas.quant_tensor import QuantTensor, plain
 
 __all__ = ["Cell", "LSTMCell", "LSTMStep", "RNNCell", "PureStep", "RNNStep", "State", "Step"]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brevitas import config
-from brevitas.nn._gates import GateParams, GateWeight, plain
+from brevitas.nn._gates import GateParams, GateWeight
 from brevitas.nn._quant_gates import quant_gates
 from brevitas.nn._recurrent_cell import Cell, LSTMCell, PureStep, RNNCell, State, Step
 from brevitas.nn._recurrent_states import joined
@@ -25,7 +25,7 @@ from brevitas.ops.recurrence import Recurrence, compiled_step, run_recurrence
 from brevitas.ops.region import can_run_region, runs_eagerly
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
-from brevitas.quant_tensor import QuantTensor
+from brevitas.quant_tensor import QuantTensor, plain
 
 __all__ = ["LSTMLayer", "RNNLayer", "RecurrentLayer", "Sequences"]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.quant._fixed import FixedGrid, fixed_grid, stacked_grid
+from brevitas.core.quant._fixed import FixedGrid, fixed_grid, joint_grid
 from brevitas.core.quant._plan import is_plain
 from brevitas.ops.linearized import GridGradients, linearized_fake_quant
 from brevitas.proxy.runtime_quant import (
@@ -20,7 +20,7 @@ from brevitas.proxy.runtime_quant import (
     DynamicActQuantProxyFromInjector,
     FusedActivationQuantProxy,
 )
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
 __all__ = ["BareQuantizer", "FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
@@ -112,8 +112,7 @@ class StepQuantizer:
         """Return the quantized activation as a plain tensor."""
         if self.operation is not None:
             return self.operation(x)
-        quantized = self.proxy(x)
-        return quantized.value if isinstance(quantized, QuantTensor) else quantized
+        return plain(self.proxy(x))
 
     def quant_tensor(self, x: Tensor) -> Tensor | QuantTensor:
         """Return the quantized activation with its scale."""
@@ -220,5 +219,5 @@ def _joint_operation(quantizers: Sequence[StepQuantizer]) -> FixedOperation | No
     grids = [operation.grid for operation in operations if operation.grid is not None]
     if not grids:
         return operations[0]
-    grid = stacked_grid(grids) if len(grids) == len(operations) else None
+    grid = joint_grid(grids) if len(grids) == len(operations) else None
     return None if grid is None else operations[0]._replace(grid=grid)

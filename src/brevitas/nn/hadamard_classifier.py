@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brevitas.nn.mixin.base import QuantLayerMixin
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor._int_mixin import known_no_zero_point
 
 __all__ = ["HadamardClassifier"]
@@ -97,7 +97,7 @@ class HadamardClassifier(QuantLayerMixin, nn.Module):
     def forward(self, inp: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Return the scores of all classes, ``[..., out_channels]``."""
         x: Any = self.unpack_input(inp)
-        value = x.value if isinstance(x, QuantTensor) else x
+        value = plain(x)
         factor = -self.scale / (value.norm(p=2, keepdim=True) + self.eps)
         signs = self.proj[: self.out_channels, : self.in_channels]
         output = F.linear(value, signs) * factor

@@ -22,7 +22,7 @@ from brevitas.nn.mixin.parameter import (
     WeightQuantType,
 )
 from brevitas.nn.utils import merge_bn
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor._accumulator import with_sign_bit
 from brevitas.quant_tensor.int_torch_handler import (
     FN_ACC_BITWIDTH_MAPPING,
@@ -207,7 +207,7 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         repeats = self.groups if self.output_channel_dim == 1 else 1
         if repeats > 1 and quant_weight_scale.numel() > 1:
             quant_weight_scale = quant_weight_scale.flatten().repeat(repeats)
-        return quant_output_scale_impl(function, _plain(inp), quant_input_scale, quant_weight_scale)
+        return quant_output_scale_impl(function, plain(inp), quant_input_scale, quant_weight_scale)
 
     def has_accumulator_scale(self, inp: IntQuantTensor) -> bool:
         """True where all products that an output sums have one input scale."""
@@ -233,12 +233,8 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         keeps_metadata = self.return_quant_tensor and not output_quant.is_quant_enabled
         if keeps_metadata and _both_integer(quant_input, quant_weight):
             return self.pack_output(self.inner_forward_impl(quant_input, quant_weight, bias))
-        operands = (_plain(operand) for operand in (quant_input, quant_weight, bias))
+        operands = (plain(operand) for operand in (quant_input, quant_weight, bias))
         return self.pack_output(output_quant(self.inner_forward_impl(*operands)))
-
-
-def _plain(operand: Any) -> Any:
-    return operand.value if isinstance(operand, QuantTensor) else operand
 
 
 def _both_integer(quant_input: Any, quant_weight: Any) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from brevitas.common import QuantLayerConfigurationError
 from brevitas.nn._float_recurrent import split_float_parameters
-from brevitas.nn._gates import GateParams, GateWeight, plain
+from brevitas.nn._gates import GateParams, GateWeight
 from brevitas.nn._recurrent_cell import State
 from brevitas.nn._recurrent_layer import LSTMLayer, RecurrentLayer, RNNLayer
 from brevitas.nn._recurrent_states import Layout, joined, split_states
@@ -23,7 +23,7 @@ from brevitas.quant.scaled_int import (
     Int32Bias,
     Uint8ActPerTensorFloat,
 )
-from brevitas.quant_tensor import QuantTensor
+from brevitas.quant_tensor import QuantTensor, plain
 
 __all__ = [
     "GateParams",

@@ -16,13 +16,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from brevitas.function.ops import dpu_round
+from brevitas.ops._elementwise import batch_first, is_expandable, needs_autograd, reduced_to
 from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import widened
 
-__all__ = ["FakeQuantPlan", "ROUNDING_MODES", "fake_quant", "to_integer"]
+__all__ = [
+    "IN_PLACE_ROUNDING",
+    "ROUNDING_MODES",
+    "FakeQuantPlan",
+    "Operands",
+    "fake_quant",
+    "input_gradients",
+    "to_integer",
+]
 
 #: Rounding mode -> function on real values; the names are those of the QONNX specification.
 ROUNDING_MODES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +40,8 @@ ROUNDING_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "ROUND_TO_ZERO": torch.trunc,
     "DPU": dpu_round,
 }
-_IN_PLACE_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
+#: The same on tensors that may be overwritten.
+IN_PLACE_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "ROUND": torch.Tensor.round_,
     "CEIL": torch.Tensor.ceil_,
     "FLOOR": torch.Tensor.floor_,
@@ -79,16 +88,12 @@ def to_integer(
     """
     integer = widened(x) / scale
     if zero_point is not None:
-        is_broader = zero_point.dim() > 0 and not _is_expandable(zero_point, integer)
+        is_broader = zero_point.dim() > 0 and not is_expandable(zero_point, integer)
         integer = integer + zero_point if is_broader else integer.add_(zero_point)
-    integer = _IN_PLACE_ROUNDING[rounding](integer)
+    integer = IN_PLACE_ROUNDING[rounding](integer)
     if isinstance(lower, Tensor) or isinstance(upper, Tensor):
         return _clamp_by_tensors(integer, lower, upper)
     return integer.clamp_(lower, upper)
-
-
-def _is_expandable(operand: Tensor, target: Tensor) -> bool:
-    return torch.broadcast_shapes(operand.shape, target.shape) == target.shape
 
 
 def _clamp_by_tensors(integer: Tensor, lower: Bound, upper: Bound) -> Tensor:
@@ -138,29 +143,15 @@ class _FakeQuantFn(DirectFunction):
             return grad, None, None, None, None, None, None, None
         lower = ctx.numbers[0] if lower is None else lower
         upper = ctx.numbers[1] if upper is None else upper
-        operands = _Operands(x, scale, zero_point, lower, upper, *output_grid)
+        operands = Operands(x, scale, zero_point, lower, upper, *output_grid)
         needs = (*ctx.needs_input_grad[:5], *ctx.needs_input_grad[6:])
-        grads = _input_gradients(grad, operands, ctx.plan, needs)
+        grads = input_gradients(grad, operands, ctx.plan, needs)
         return (*grads[:5], None, *grads[5:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Run on whole batches."""
-        return _FakeQuantFn.apply(*_batch_first(info, in_dims, inputs)), 0
-
-
-def _batch_first(info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> list[Any]:
-    """Move batch dimensions to the front and align, for an elementwise function of broadcasts."""
-    logical = inputs[0].dim() - (in_dims[0] is not None)
-    aligned = list(inputs)
-    for index, (value, dim) in enumerate(zip(inputs, in_dims, strict=True)):
-        if dim is not None:
-            batched = value.movedim(dim, 0)
-            padding = (1,) * (logical - (batched.dim() - 1))
-            aligned[index] = batched.reshape(batched.shape[0], *padding, *batched.shape[1:])
-    if in_dims[0] is None:
-        aligned[0] = inputs[0].expand(info.batch_size, *inputs[0].shape)
-    return aligned
+        return _FakeQuantFn.apply(*batch_first(info, in_dims, inputs)), 0
 
 
 class _StraightThrough(DirectFunction):
@@ -181,7 +172,7 @@ class _StraightThrough(DirectFunction):
         return grad_outputs[0], None
 
 
-class _Operands(NamedTuple):
+class Operands(NamedTuple):
     """The tensors and limits of one call, in the order of the operation's arguments."""
 
     x: Tensor
@@ -199,8 +190,8 @@ class _Operands(NamedTuple):
         return integer.clamp(self.lower, self.upper)
 
 
-def _input_gradients(
-    grad: Tensor, operands: _Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
+def input_gradients(
+    grad: Tensor, operands: Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """Gradients for the operands, each reduced to its input's shape.
 
@@ -217,8 +208,8 @@ def _input_gradients(
     rounded = round_(shifted, plan.rounding)
     passes = plan.clamp_passes_gradient
     integer = operands.clamp(rounded)
-    # Only these look at which elements are clamped; NaN counts as clamped.
-    clamped = torch.empty(0) if passes else integer.ne(rounded)
+    # NaN counts as clamped; None where no element counts as such.
+    clamped = None if passes else integer.ne(rounded)
     if passes and differentiable:
         integer = rounded + (integer - rounded).detach()
     step = scale if output_scale is None else output_scale
@@ -226,14 +217,11 @@ def _input_gradients(
     for index, bound in enumerate((lower, upper)):
         if needs[3 + index] and not passes and isinstance(bound, Tensor):
             beyond = rounded < bound if index == 0 else rounded > bound
-            bounds[index] = _reduce((grad * step).masked_fill(~beyond, 0.0), bound)
-    inside = None if passes else clamped
+            bounds[index] = reduced_to(bound, (grad * step).masked_fill(~beyond, 0.0))
+    found = (grad, clamped, ratio, integer, operands, needs)
     if output_scale is None:
-        grads = _grid_gradients(grad, inside, ratio, integer, operands, needs)
-        return (*grads, *bounds, None, None)
-    *grads, of_scale, of_zero_point = _two_grid_gradients(
-        grad, inside, ratio, integer, operands, needs
-    )
+        return (*_grid_gradients(*found), *bounds, None, None)
+    *grads, of_scale, of_zero_point = _two_grid_gradients(*found)
     return (*grads, *bounds, of_scale, of_zero_point)
 
 
@@ -242,7 +230,7 @@ def _grid_gradients(
     clamped: Tensor | None,
     ratio: Tensor,
     integer: Tensor,
-    operands: _Operands,
+    operands: Operands,
     needs: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """Gradients for ``x``, scale and zero point; ``clamped`` is None where none counts as such."""
@@ -252,10 +240,10 @@ def _grid_gradients(
         grads[0] = _where_not(clamped, grad).to(x.dtype)
     if needs[1]:
         steps = integer if zero_point is None else integer - zero_point
-        grads[1] = _reduce(grad * (steps - _where_not(clamped, ratio)), scale)
+        grads[1] = reduced_to(scale, grad * (steps - _where_not(clamped, ratio)))
     if needs[2] and zero_point is not None:
         outside = torch.zeros_like(grad, dtype=torch.bool) if clamped is None else clamped
-        grads[2] = _reduce((-grad * scale).masked_fill(~outside, 0.0), zero_point)
+        grads[2] = reduced_to(zero_point, (-grad * scale).masked_fill(~outside, 0.0))
     return grads
 
 
@@ -264,7 +252,7 @@ def _two_grid_gradients(
     clamped: Tensor | None,
     ratio: Tensor,
     integer: Tensor,
-    operands: _Operands,
+    operands: Operands,
     needs: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """Gradients for ``x``, the scale and zero point of the integers, and those of the output."""
@@ -275,14 +263,14 @@ def _two_grid_gradients(
     if needs[0]:
         grads[0] = (of_integer / scale).to(x.dtype)
     if needs[1]:
-        grads[1] = _reduce(-of_integer * (ratio / scale), scale)
+        grads[1] = reduced_to(scale, -of_integer * (ratio / scale))
     if needs[2] and zero_point is not None:
-        grads[2] = _reduce(of_integer, zero_point)
+        grads[2] = reduced_to(zero_point, of_integer)
     if needs[5]:
         steps = integer if output_zero_point is None else integer - output_zero_point
-        grads[3] = _reduce(grad * steps, output_scale)
+        grads[3] = reduced_to(output_scale, grad * steps)
     if needs[6] and output_zero_point is not None:
-        grads[4] = _reduce(-grad * output_scale, output_zero_point)
+        grads[4] = reduced_to(output_zero_point, -grad * output_scale)
     return grads
 
 
@@ -292,10 +280,6 @@ def _where_not(mask: Tensor | None, values: Tensor) -> Tensor:
 
 def _round(x: Tensor, rounding: str) -> Tensor:
     return ROUNDING_MODES[rounding](x)
-
-
-def _reduce(grad: Tensor, operand: Tensor) -> Tensor:
-    return grad.sum_to_size(operand.shape).to(operand.dtype)
 
 
 def fake_quant(
@@ -345,12 +329,3 @@ def fake_quant(
     if not needs_autograd((*operands, *output_grid)):
         return _FakeQuantFn.forward(*operands, plan, *output_grid)
     return _FakeQuantFn.apply(*operands, plan, *output_grid)
-
-
-def needs_autograd(operands: tuple[Any, ...]) -> bool:
-    """True where a gradient may be asked for, forward or backward, or a transform looks on."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return True
-    return torch.is_grad_enabled() and any(
-        isinstance(operand, Tensor) and operand.requires_grad for operand in operands
-    )

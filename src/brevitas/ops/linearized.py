@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brevitas.ops._elementwise import reduced_to
 from brevitas.ops.fake_quant import (
     Bound,
     FakeQuantPlan,
-    _input_gradients,
-    _Operands,
-    _reduce,
+    Operands,
+    input_gradients,
     to_integer,
 )
 from brevitas.utils.torch_utils import widened
@@ -59,7 +59,7 @@ class _LinearizedFn(torch.autograd.Function):
         asked: GridGradients,
     ) -> Tensor:
         activated = x if function is None else function(x)
-        operands = _Operands(activated, scale, shift, lower, upper)
+        operands = Operands(activated, scale, shift, lower, upper)
         rounded = to_integer(activated, scale, shift, -inf, inf, plan.rounding)
         integer = operands.clamp(rounded)
         passes = None if plan.clamp_passes_gradient else integer.eq(rounded)
@@ -84,10 +84,10 @@ class _LinearizedFn(torch.autograd.Function):
         to_scale, others = None, (None, None, None)
         if needs[1]:
             scale = ctx.operands.scale
-            to_scale = _reduce(grad * ctx.direct, scale) / scale
+            to_scale = reduced_to(scale, grad * ctx.direct) / scale
         if any(needs[2:5]):
             wanted = (False, False, *needs[2:5])
-            others = _input_gradients(grad, ctx.operands, ctx.plan, wanted)[2:]
+            others = input_gradients(grad, ctx.operands, ctx.plan, wanted)[2:]
         return to_x, to_scale, *others, None, None, None
 
 

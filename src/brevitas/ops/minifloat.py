@@ -16,13 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from brevitas.ops.fake_quant import (
-    _IN_PLACE_ROUNDING,
-    _batch_first,
-    _is_expandable,
-    _reduce,
-    needs_autograd,
-)
+from brevitas.ops._elementwise import batch_first, is_expandable, needs_autograd, reduced_to
+from brevitas.ops.fake_quant import IN_PLACE_ROUNDING
+from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import leading_power, widened
 
 __all__ = ["MinifloatPlan", "minifloat_quant", "overflow_to", "to_minifloat"]
@@ -74,7 +70,7 @@ def _round(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> _Rounded:
     limits = torch.finfo(ratio.dtype)
     smallest = max(2.0**plan.smallest_step, limits.tiny * limits.eps)
     step = (power * 2.0**-plan.mantissa_bit_width).clamp_(min=smallest)
-    return _Rounded(ratio, power, _IN_PLACE_ROUNDING[plan.rounding](ratio / step).mul_(step))
+    return _Rounded(ratio, power, IN_PLACE_ROUNDING[plan.rounding](ratio / step).mul_(step))
 
 
 def overflow_to(x: Tensor, beyond: Tensor, code: float | None) -> Tensor:
@@ -122,7 +118,7 @@ def to_minifloat(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:
     return _limited(value, plan)
 
 
-class _MinifloatFn(torch.autograd.Function):
+class _MinifloatFn(DirectFunction):
     """Fused forward in place, analytic backward from ``x`` and ``scale``."""
 
     @staticmethod
@@ -142,13 +138,13 @@ class _MinifloatFn(torch.autograd.Function):
         # Linear in the gradient: the factors are constant in x and scale, almost everywhere.
         with torch.no_grad():
             to_x, to_scale = _derivatives(x, scale, ctx.plan, *ctx.needs_input_grad[:2])
-        grad_x = None if to_x is None else _reduce(grad * to_x, x)
-        return grad_x, None if to_scale is None else _reduce(grad * to_scale, scale), None
+        grad_x = None if to_x is None else reduced_to(x, grad * to_x)
+        return grad_x, None if to_scale is None else reduced_to(scale, grad * to_scale), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Run on whole batches."""
-        return _MinifloatFn.apply(*_batch_first(info, in_dims, inputs)), 0
+        return _MinifloatFn.apply(*batch_first(info, in_dims, inputs)), 0
 
 
 def _derivatives(
@@ -199,7 +195,7 @@ def minifloat_quant(x: Tensor, scale: Tensor, plan: MinifloatPlan) -> Tensor:
     Reference: Kuzmin et al., "FP8 Quantization: The Power of the Exponent", 2022.
     """
     x = x if x.is_floating_point() else x.to(scale.dtype)
-    if not _is_expandable(scale, x):
+    if not is_expandable(scale, x):
         x = x.expand(torch.broadcast_shapes(x.shape, scale.shape))
     if not needs_autograd((x, scale)):
         return _MinifloatFn.forward(x, scale, plan)

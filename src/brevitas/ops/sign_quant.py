@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import binary_sign
+from brevitas.ops._elementwise import batch_first, is_expandable, needs_autograd, reduced_to
 from brevitas.ops.autograd_ste_ops import binary_sign_ste_impl
-from brevitas.ops.fake_quant import _batch_first, _is_expandable, _reduce, needs_autograd
 from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import widened
 
@@ -57,7 +57,7 @@ def to_sign(x: Tensor, scale: Tensor, threshold: float | None) -> Tensor:
         (tensor([-1., -1.,  1.,  1.]), tensor([-1., -0.,  0.,  1.]))
     """
     wide = widened(x)
-    if not _is_expandable(scale, wide):
+    if not is_expandable(scale, wide):
         wide = wide.expand(torch.broadcast_shapes(wide.shape, scale.shape))
     sign = binary_sign(wide)
     # Comparing in place makes ones and zeros, several times as fast as a mask of booleans.
@@ -90,13 +90,13 @@ class _SignQuantFn(DirectFunction):
         if ctx.needs_input_grad[0]:
             grads[0] = _masked(to_x, wide, scale, ctx.plan).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            grads[1] = _reduce(_scale_gradient(grad, to_x, wide, scale, ctx.plan), scale)
+            grads[1] = reduced_to(scale, _scale_gradient(grad, to_x, wide, scale, ctx.plan))
         return tuple(grads)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Run on whole batches."""
-        return _SignQuantFn.apply(*_batch_first(info, in_dims, inputs)), 0
+        return _SignQuantFn.apply(*batch_first(info, in_dims, inputs)), 0
 
 
 def _masked(to_x: Tensor, x: Tensor, scale: Tensor, plan: SignPlan) -> Tensor:

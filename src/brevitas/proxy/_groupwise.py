@@ -11,7 +11,7 @@ from torch import Tensor
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import depends_on_input
 from brevitas.quant_tensor import GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor
-from brevitas.utils.quant_utils import merge_groups
+from brevitas.utils.groups import merge_groups
 
 GroupedTensor = TypeVar("GroupedTensor", GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor)
 

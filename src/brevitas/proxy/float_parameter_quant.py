@@ -11,7 +11,7 @@ from brevitas.proxy.parameter_quant import (
     BiasQuantProxyFromInjectorBase,
     WeightQuantProxyFromInjectorBase,
 )
-from brevitas.quant_tensor import FloatQuantTensor
+from brevitas.quant_tensor import FloatQuantTensor, QuantTensor
 from brevitas.utils.quant_utils import _CachedIOFloat
 
 __all__ = [
@@ -70,9 +70,9 @@ class BiasFloatQuantProxyFromInjector(FloatQuantProxyMixin, BiasQuantProxyFromIn
         """Return the quant tensor of what ``FloatQuant`` returned."""
         return self.float_quant_tensor(qt_args)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, input_scale: Any = None, weight: Any = None
-    ) -> Tensor | FloatQuantTensor:
+    ) -> Tensor | QuantTensor:
         """Quantize the bias ``x``; the accumulator's scale is not needed.
 
         Args:
@@ -80,10 +80,4 @@ class BiasFloatQuantProxyFromInjector(FloatQuantProxyMixin, BiasQuantProxyFromIn
             input_scale: what the layer passes of its input; not read.
             weight: what the layer passes of its weight; not read.
         """
-        if not self.is_quant_enabled:
-            return x
-        cached = self._kept_bias(x)
-        if cached is not None and not cached.metadata_only:
-            return cached.quant_tensor
-        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
-        return self._quant_bias(x, quantize(x))
+        return super().forward(x, input_scale, weight)

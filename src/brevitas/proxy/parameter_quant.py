@@ -75,11 +75,9 @@ class ParameterQuantProxyFromInjector(QuantProxyFromInjector):
         Args:
             preserve_state_dict: keep the learned values instead of resetting them.
         """
-        current = self.tensor_quant
-        kept: set[str] = set()
-        if preserve_state_dict and current is not None:
-            kept = {key for name, part in current.named_modules() for key in _saved(name, part)}
-        self._init_tensor_quant(kept)
+        current = self.tensor_quant if preserve_state_dict else None
+        parts = () if current is None else current.named_modules()
+        self._init_tensor_quant({key for name, part in parts for key in _saved(name, part)})
 
     def _init_tensor_quant(self, kept: set[str]) -> None:
         self.drop_cache()
@@ -424,8 +422,28 @@ class BiasQuantProxyFromInjectorBase(ParameterQuantProxyFromInjector):
         """Return the quant tensor of what the tensor quantizer returned."""
         raise NotImplementedError(f"{type(self).__name__} does not create quant tensors.")
 
-    def _quant_bias(self, x: Tensor, out: tuple[Any, ...]) -> Any:
-        """Make a quant tensor of the bias ``x``, and keep it for later where that is asked for."""
+    def _given_scale(self, kept: _CachedIO | None, input: Any, weight: Any) -> tuple[Tensor, ...]:
+        """What the tensor quantizer takes besides the bias: nothing where it finds its scale."""
+        return ()
+
+    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Tensor | QuantTensor:
+        """Quantize the bias ``x``; returned as it is where quantization is disabled.
+
+        Args:
+            x: the bias.
+            input: quantized input of the layer, read where the scale is the accumulator's.
+            weight: quantized weight of the layer, as the input.
+
+        Raises:
+            QuantLayerConfigurationError: where the accumulator's scale is needed and unknown.
+        """
+        if not self.is_quant_enabled:
+            return x
+        cached = self._kept_bias(x)
+        if cached is not None and not cached.metadata_only:
+            return cached.quant_tensor
+        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
+        out = quantize(x, *self._given_scale(cached, input, weight))
         quant_bias = self.create_quant_tensor(out)
         keeps = self.cache_inference_quant_bias and not self.training
         if keeps and self._is_tracked(x) and self._kept_bias(x) is None:
@@ -469,26 +487,14 @@ class BiasQuantProxyFromInjector(BiasQuantProxyFromInjectorBase):
         scale = self.quant_output_scale_impl(input, weight, layer)
         return scale.reshape(-1)
 
-    def forward(self, x: Tensor, input: Any = None, weight: Any = None) -> Tensor | IntQuantTensor:
-        """Quantize the bias ``x``, at the accumulator's scale where it has none of its own.
-
-        Raises:
-            QuantLayerConfigurationError: where that scale is needed and unknown.
-        """
-        if not self.is_quant_enabled:
-            return x
-        cached = self._kept_bias(x)
-        if cached is not None and not cached.metadata_only:
-            return cached.quant_tensor
-        quantize: Any = self.export_handler if self._export_mode else self.tensor_quant
+    def _given_scale(self, kept: _CachedIO | None, input: Any, weight: Any) -> tuple[Tensor, ...]:
+        """The scale of the accumulator, or else the one that was kept; nothing for an own one."""
         if not self.requires_input_scale:
-            out = quantize(x)
-        else:
-            scale = self.compute_bias_scale(input, weight)
-            scale = cached.scale if scale is None and cached is not None else scale
-            if scale is None:
-                layer = self.tracked_module_list[0]
-                summary = f"{type(layer).__name__}({layer.extra_repr()})"
-                raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
-            out = quantize(x, scale)
-        return self._quant_bias(x, out)
+            return ()
+        scale = self.compute_bias_scale(input, weight)
+        scale = kept.scale if scale is None and kept is not None else scale
+        if scale is None:
+            layer = self.tracked_module_list[0]
+            summary = f"{type(layer).__name__}({layer.extra_repr()})"
+            raise QuantLayerConfigurationError(f"{INPUT_SCALE_REQUIRED} Layer: {summary}")
+        return (scale,)

@@ -14,7 +14,7 @@ from brevitas.proxy._accumulator import (
     TruncQuantProxyFromInjector,
 )
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.utils.quant_utils import _CachedIO
 
 __all__ = [
@@ -164,7 +164,7 @@ class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):
         fused = self.fused_activation_quant_proxy
         if fused is None:
             return x
-        value = x.value if isinstance(x, QuantTensor) else x
+        value = plain(x)
         if not self.is_quant_enabled:
             y = fused.activation_impl(value)
             keeps_grid = isinstance(x, QuantTensor) and self.is_passthrough_act

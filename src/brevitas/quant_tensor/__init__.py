@@ -15,6 +15,7 @@ from brevitas.quant_tensor.base_quant_tensor import (
     IntQuantTensorBase,
     QuantTensor,
     _unpack_quant_tensor,
+    plain,
 )
 from brevitas.quant_tensor.float_quant_tensor import FloatQuantTensor
 from brevitas.quant_tensor.float_torch_handler import FLOAT_QUANT_TENSOR_FN_HANDLER
@@ -41,4 +42,5 @@ __all__ = [
     "IntQuantTensorBase",
     "QuantTensor",
     "_unpack_quant_tensor",
+    "plain",
 ]

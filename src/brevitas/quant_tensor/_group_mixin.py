@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from brevitas.utils.quant_utils import groupwise_dequant_expand, merge_groups
-from brevitas.utils.torch_utils import padding_to_multiple
+from brevitas.utils.groups import expand_over_groups, grouped_shape, merge_groups, split_groups
+from brevitas.utils.quant_utils import groupwise_dequant_expand
 
 
 class GroupMixin:
@@ -55,22 +55,13 @@ class GroupMixin:
             expand_metadata,
         )
 
-    def _merged(self, grouped: Tensor) -> Tensor:
-        dim = self.group_dim % len(self.dequant_shape)
-        return merge_groups(grouped, dim, self.dequant_shape[dim])
-
-    def _grouped_shape(self) -> tuple[int, ...]:
-        """Shape of the values in groups, which metadata alone do not have."""
-        shape, size = tuple(self.dequant_shape), self.group_size
-        dim = self.group_dim % len(shape)
-        return (*shape[:dim], -(-shape[dim] // size), size, *shape[dim + 1 :])
-
     def _expanded(self, field: Tensor) -> Tensor:
         """A field in the shape of the tensor; one number stays one."""
-        grouped = self._grouped_shape()
-        if field.numel() == 1 and field.dim() < len(grouped):
-            return field
-        return self._merged(field.expand(grouped))
+        shape = self.dequant_shape
+        dim = self.group_dim % len(shape)
+        # Metadata alone have no values that would know their shape in groups.
+        grouped = grouped_shape(shape, self.group_size, dim)
+        return expand_over_groups(field, grouped, dim, shape[dim])
 
     @property
     def shape(self) -> torch.Size:
@@ -80,7 +71,10 @@ class GroupMixin:
     @property
     def value(self) -> Any:
         """Real values in the shape of the tensor, without what fills up the last group."""
-        return None if self.value_ is None else self._merged(self.value_)
+        if self.value_ is None:
+            return None
+        dim = self.group_dim % len(self.dequant_shape)
+        return merge_groups(self.value_, dim, self.dequant_shape[dim])
 
     @property
     def scale(self) -> Tensor:
@@ -160,8 +154,7 @@ class GroupMixin:
             torch.Size([2, 2, 2])
         """
         dim = group_dim % value.dim()
-        padded = padding_to_multiple(value, dim, group_size)
-        groups = padded.unflatten(dim, (padded.shape[dim] // group_size, group_size))
+        groups = split_groups(value, group_size, dim)
         return groups.narrow(dim + 1, 0, 1) if compress else groups
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "IntQuantTensorBase",
     "QuantTensor",
     "_unpack_quant_tensor",
+    "plain",
 ]
 
 Self = TypeVar("Self", bound="QuantTensor")
@@ -239,7 +240,7 @@ class QuantTensor:
         return f"{type(self).__name__}({fields})"
 
     def __str__(self) -> str:
-        fields = ", ".join(f"{name}={_plain(field)}" for name, field in self._asdict().items())
+        fields = ", ".join(f"{name}={_as_number(field)}" for name, field in self._asdict().items())
         return f"{type(self).__name__}({fields})"
 
     def __pos__(self: Self) -> Self:
@@ -356,11 +357,24 @@ def _field_fits(field: Tensor, value: Tensor, before: Tensor) -> bool:
     return same_rank and all(size in (1, extent) for size, extent in aligned)
 
 
-def _plain(field: Any) -> Any:
+def _as_number(field: Any) -> Any:
     """A 0-d tensor as a Python number, as `str` shows it."""
     if isinstance(field, Tensor) and field.dim() == 0 and not field.is_meta:
         return field.item()
     return field
+
+
+def plain(operand: Any) -> Any:
+    """The value of a quantized tensor, anything else as it is.
+
+    Args:
+        operand: Anything.
+
+    Example:
+        >>> plain(torch.ones(1))
+        tensor([1.])
+    """
+    return operand.value if isinstance(operand, QuantTensor) else operand
 
 
 def _unpack_quant_tensor(x: Any) -> Any:
@@ -376,10 +390,8 @@ def _unpack_quant_tensor(x: Any) -> Any:
         >>> _unpack_quant_tensor([1, torch.ones(1)])
         [1, tensor([1.])]
     """
-    if isinstance(x, QuantTensor):
-        return x.value
-    if isinstance(x, Tensor):
-        return x
+    if isinstance(x, (QuantTensor, Tensor)):
+        return plain(x)
     if type(x) is tuple:
         return tuple(_unpack_quant_tensor(item) for item in x)
     if type(x) is list:

@@ -23,6 +23,7 @@ from brevitas.quant_tensor.torch_handler import (
     QUANT_TENSOR_FN_HANDLER,
     RESHAPES,
 )
+from brevitas.utils.groups import grouped_shape
 
 __all__ = ["GROUPWISE_QUANT_TENSOR_FN_HANDLER"]
 
@@ -140,8 +141,7 @@ def _reshape(fn: Handler) -> Handler:
         new_dim = _group_dim_after(old, new, dim, size)
         if new_dim is None:
             return value
-        groups = -(-new[new_dim] // size)
-        stored = (*new[:new_dim], groups, size, *new[new_dim + 1 :])
+        stored = grouped_shape(new, size, new_dim)
         fields = {
             name: reshape_field(getattr(inp, name), inp.value_.shape, stored)
             for name in inp._broadcast_fields

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from brevitas.utils.groups import expand_over_groups, merge_groups
+
 Field = TypeVar("Field")
 
 __all__ = [
@@ -52,30 +54,8 @@ def groupwise_dequant_expand(
     value = merge_groups(value_, dim, dequant_shape[dim])
     if not expand_metadata:
         return value, scale_, zero_point_
-
-    def expand(field: Tensor) -> Tensor:
-        # One number for all, and not that of a single group.
-        if field.numel() == 1 and field.dim() < value_.dim():
-            return field
-        return merge_groups(field.expand(value_.shape), dim, dequant_shape[dim])
-
-    return value, expand(scale_), expand(zero_point_)
-
-
-def merge_groups(grouped: Tensor, dim: int, size: int) -> Tensor:
-    """Make one dimension of groups and what is in them, without what fills up the last group.
-
-    Args:
-        grouped: `[.., groups, group_size, ..]`.
-        dim: Dimension of the groups.
-        size: Size of the dimension that comes of it.
-
-    Example:
-        >>> merge_groups(torch.arange(4.0).reshape(2, 2), 0, 3)
-        tensor([0., 1., 2.])
-    """
-    merged = grouped.flatten(dim, dim + 1)
-    return merged if merged.shape[dim] == size else merged.narrow(dim, 0, size)
+    to = (value_.shape, dim, dequant_shape[dim])
+    return value, expand_over_groups(scale_, *to), expand_over_groups(zero_point_, *to)
 
 
 class _Kept(Generic[Field]):

@@ -9,6 +9,7 @@ import torch
 
 from brevitas.quant_tensor import GroupwiseFloatQuantTensor, GroupwiseIntQuantTensor
 from brevitas.quant_tensor import _group_mixin as module
+from brevitas.utils.groups import merge_groups
 from quant_tensors import make_groups
 
 KINDS = (GroupwiseIntQuantTensor, GroupwiseFloatQuantTensor)
@@ -70,7 +71,7 @@ def test_groups_of_a_tensor(shape, size, dim, grouped):
     for kind in KINDS:
         groups = kind.from_expanded(t, size, dim)
         assert groups.shape == grouped
-        assert torch.equal(module.merge_groups(groups, dim % len(shape), shape[dim]), t)
+        assert torch.equal(merge_groups(groups, dim % len(shape), shape[dim]), t)
         first = kind.from_expanded(t, size, dim, compress=True)
         assert torch.equal(first, groups.narrow(dim % len(shape) + 1, 0, 1))
 

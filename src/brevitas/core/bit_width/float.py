@@ -124,7 +124,7 @@ class StaticMaxMantissa(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        largest = 2.0 - 2.0 ** -float(bit_width)
+        largest = compute_max_mantissa(float(bit_width))
         dtype = dtype or torch.get_default_dtype()
         self.compute_max_mantissa = StatelessBuffer(largest, dtype, device)
 

@@ -5,7 +5,7 @@ Layer: core (L3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from brevitas.function.shape import (
     over_output_features,
     over_tensor,
 )
+from brevitas.utils.groups import split_groups
+from brevitas.utils.torch_utils import padding_to_multiple
 
 __all__ = [
     "DynamicOverSubChannelBlockView",
@@ -28,6 +30,9 @@ __all__ = [
     "OverTensorView",
     "PermuteDims",
     "StatsInputViewShapeImpl",
+    "check_group_dim",
+    "check_group_size",
+    "dimension_of_groups",
     "dynamic_over_sub_channel_block_view",
     "group_elements_dim",
 ]
@@ -146,15 +151,6 @@ class OverOutputFeaturesView(_PermutedView):
     _shape_of = staticmethod(over_output_features)
 
 
-def _pad_to_groups(x: Tensor, group_size: int, group_dim: int) -> Tensor:
-    """Append zeros along `group_dim` (not negative) up to a multiple of `group_size`."""
-    missing = -x.shape[group_dim] % group_size
-    if missing == 0:
-        return x
-    after = x.dim() - 1 - group_dim
-    return nn.functional.pad(x, [0, 0] * after + [0, missing])
-
-
 def group_elements_dim(group_dim: int) -> int:
     """Dimension of a group's elements, once the dimension ``group_dim`` is split into groups.
 
@@ -183,29 +179,41 @@ def dynamic_over_sub_channel_block_view(x: Tensor, group_size: int, group_dim: i
         >>> dynamic_over_sub_channel_block_view(torch.zeros(2, 10), 4, 1).shape
         torch.Size([2, 3, 4])
     """
-    group_dim = _dimension(group_dim, x)
-    padded = _pad_to_groups(x, group_size, group_dim)
-    groups = padded.shape[group_dim] // group_size
-    return padded.unflatten(group_dim, (groups, group_size))
+    return split_groups(x, group_size, dimension_of_groups(group_dim, x.shape))
 
 
-def _dimension(group_dim: int, x: Tensor) -> int:
-    """A dimension of `x`, counted from the front."""
-    if not -x.dim() <= group_dim < x.dim():
+def dimension_of_groups(group_dim: int, shape: Sequence[int]) -> int:
+    """Return the dimension that is split into groups, counted from the front.
+
+    Args:
+        group_dim: Dimension that is split; it may count from the end.
+        shape: Shape of the tensor without groups.
+
+    Raises:
+        ValueError: If there is no such dimension.
+
+    Example:
+        >>> dimension_of_groups(-1, (2, 10))
+        1
+    """
+    rank = len(shape)
+    if not -rank <= check_group_dim(group_dim) < rank:
         raise ValueError(
             f"group_dim={group_dim}: expected a dimension of the tensor of shape "
-            f"{tuple(x.shape)}, from {-x.dim()} to {x.dim() - 1}."
+            f"{tuple(shape)}, from {-rank} to {rank - 1}."
         )
-    return group_dim % x.dim()
+    return group_dim % rank
 
 
-def _check_group_dim(group_dim: int) -> int:
+def check_group_dim(group_dim: int) -> int:
+    """Return `group_dim`, or raise a ValueError if it is no integer."""
     if isinstance(group_dim, bool) or not isinstance(group_dim, int):
         raise ValueError(f"group_dim={group_dim!r}: expected an int, a dimension.")
     return group_dim
 
 
-def _check_group_size(group_size: int) -> int:
+def check_group_size(group_size: int) -> int:
+    """Return `group_size`, or raise a ValueError if it is no positive integer."""
     if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
         raise ValueError(f"group_size={group_size!r}: expected an int >= 1.")
     return group_size
@@ -233,12 +241,13 @@ class OverSubChannelBlockView(nn.Module):
     ) -> None:
         super().__init__()
         self.expanded_groupwise_shape = tuple(expanded_groupwise_shape)
-        self.group_size = _check_group_size(group_size)
-        self.group_dim = _check_group_dim(group_dim)
+        self.group_size = check_group_size(group_size)
+        self.group_dim = check_group_dim(group_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` of shape `[..., n, ...]` as `[..., groups, group_size, ...]`."""
-        x = _pad_to_groups(x, self.group_size, _dimension(self.group_dim, x))
+        dim = dimension_of_groups(self.group_dim, x.shape)
+        x = padding_to_multiple(x, dim, self.group_size)
         return x.reshape(self.expanded_groupwise_shape)
 
 
@@ -259,8 +268,8 @@ class DynamicOverSubChannelBlockView(nn.Module):
 
     def __init__(self, group_size: int, group_dim: int) -> None:
         super().__init__()
-        self.group_size = _check_group_size(group_size)
-        self.group_dim = _check_group_dim(group_dim)
+        self.group_size = check_group_size(group_size)
+        self.group_dim = check_group_dim(group_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` of shape `[..., n, ...]` as `[..., groups, group_size, ...]`."""

@@ -30,7 +30,7 @@ from brevitas.core.zero_point import (
 )
 from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
 
-__all__ = ["FixedGrid", "fixed_grid", "grid_of_rows", "stacked_grid"]
+__all__ = ["FixedGrid", "fixed_grid", "joint_grid"]
 
 # Parts that never look at the input of the quantizer, and those that do while they collect.
 _NEVER = (ConstScaling, ParameterScaling, ParameterZeroPoint)
@@ -122,73 +122,48 @@ def _tracks_one(part: Any) -> bool:
     return len(part.parameter_list_stats._tracked[0]) == 1
 
 
-def stacked_grid(grids: Sequence[FixedGrid]) -> FixedGrid | None:
-    """One grid for several tensors side by side, ``[..., n, size]``: that of each one.
+def joint_grid(grids: Sequence[FixedGrid], rows: int = 1) -> FixedGrid | None:
+    """One grid for several tensors, side by side or one below the other: that of each one.
 
     Args:
-        grids: the grid of each tensor, with one scale for the whole tensor.
+        grids: the grid of each tensor, without zero point: with one scale, or one for each row.
+        rows: rows of each tensor, where they are one below the other, ``[n * rows, size]``; by
+            default they are side by side, ``[..., n, size]``.
 
     Returns:
-        The grid with fields ``[n, 1]``; None where the grids cannot share one operation.
+        The grid with fields ``[n * rows, 1]``; None where the grids cannot share one operation.
 
     Example:
         >>> from brevitas.nn import QuantHardTanh
         >>> quantizers = [QuantHardTanh(min_val=-1.0, max_val=m).act_quant for m in (1.0, 2.0)]
         >>> grids = [fixed_grid(q.fused_activation_quant_proxy.tensor_quant) for q in quantizers]
-        >>> stacked_grid(grids).scale.shape
+        >>> joint_grid(grids).scale.shape
         torch.Size([2, 1])
-    """
-    first = grids[0]
-    if all(grid is first for grid in grids):
-        return first
-    per_tensor = all(grid.scale.numel() == 1 and grid.shift is None for grid in grids)
-    if not per_tensor or any(grid.plan != first.plan for grid in grids):
-        return None
-    return first._replace(
-        scale=_column([grid.scale for grid in grids]),
-        zero_point=_column([grid.zero_point for grid in grids]),
-        lower=_bound([grid.lower for grid in grids], first.scale),
-        upper=_bound([grid.upper for grid in grids], first.scale),
-    )
-
-
-def grid_of_rows(grids: Sequence[FixedGrid], rows: int) -> FixedGrid | None:
-    """One grid for several weights one below the other, ``[n * rows, in]``: that of each one.
-
-    Args:
-        grids: the grid of each weight, with one scale, or one for each of its rows.
-        rows: rows of each weight.
-
-    Returns:
-        The grid with fields ``[n * rows, 1]``; None where the grids cannot share one operation.
     """
     first = grids[0]
     if all(grid is first for grid in grids):
         return first
     scales = [grid.scale for grid in grids]
     fit = all(scale.numel() == 1 or scale.shape == (rows, 1) for scale in scales)
-    plain = all(grid.shift is None and grid.plan == first.plan for grid in grids)
-    if not (fit and plain):
+    if not fit or any(grid.shift is not None or grid.plan != first.plan for grid in grids):
         return None
-    bounds_of_rows = {
-        name: _bound([getattr(grid, name) for grid in grids], first.scale, rows)
-        for name in ("lower", "upper")
-    }
-    zero_points = [grid.zero_point for grid in grids]
     return first._replace(
-        scale=_column(scales, rows), zero_point=_column(zero_points, rows), **bounds_of_rows
+        scale=_column(scales, rows),
+        zero_point=_column([grid.zero_point for grid in grids], rows),
+        lower=_bound([grid.lower for grid in grids], first.scale, rows),
+        upper=_bound([grid.upper for grid in grids], first.scale, rows),
     )
 
 
-def _column(fields: Sequence[Tensor], rows: int = 1) -> Tensor:
+def _column(fields: Sequence[Tensor], rows: int) -> Tensor:
     """Fields one below the other, each as many times as its tensor has rows."""
-    if rows == 1 or all(field.numel() == 1 for field in fields):
+    if all(field.numel() == 1 for field in fields):
         column = torch.stack([field.reshape(1) for field in fields])
         return column if rows == 1 else column.repeat_interleave(rows, dim=0)
     return torch.cat([field.expand(rows, 1) for field in fields])
 
 
-def _bound(fields: Sequence[Bound], like: Tensor, rows: int = 1) -> Bound:
+def _bound(fields: Sequence[Bound], like: Tensor, rows: int) -> Bound:
     first = fields[0]
     if all(not isinstance(field, Tensor) and field == first for field in fields):
         return first

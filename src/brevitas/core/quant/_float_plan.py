@@ -6,7 +6,6 @@ format, so a format that is learned or loaded from a checkpoint runs part by par
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from torch import nn
@@ -21,6 +20,7 @@ from brevitas.core.bit_width.float import (
 from brevitas.core.function_wrapper.clamp import FloatClamp
 from brevitas.core.quant._fused import number_of
 from brevitas.core.quant._plan import CLAMP_PASSES_GRADIENT, ROUNDING, are_plain
+from brevitas.function.ops import compute_max_mantissa, max_float
 from brevitas.ops.minifloat import MinifloatPlan
 
 __all__ = ["minifloat_plan"]
@@ -45,7 +45,7 @@ def _max_mantissa(part: Any, mantissa_bit_width: float | None) -> float | None:
     """The largest significand, None where the part is not ours or may change."""
     if type(part) is not ComputeMaxMantissa or part.max_mantissa_round_impl is not None:
         return _constant(part)
-    return None if mantissa_bit_width is None else 2.0 - 2.0**-mantissa_bit_width
+    return None if mantissa_bit_width is None else compute_max_mantissa(mantissa_bit_width)
 
 
 def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
@@ -75,7 +75,8 @@ def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
     exponent_bit_width, mantissa_bit_width, exponent_bias, max_mantissa = map(float, numbers)  # pyright: ignore[reportArgumentType]
     if not exponent_bias.is_integer():
         return None  # steps that are no powers of two
-    upper = _largest(exponent_bit_width, max_mantissa, exponent_bias, limit)
+    upper = max_float(exponent_bit_width, max_mantissa, exponent_bias)
+    upper = upper if limit is None else min(upper, limit)
     return MinifloatPlan(
         int(mantissa_bit_width),
         int(1 - exponent_bias - mantissa_bit_width),
@@ -86,10 +87,3 @@ def minifloat_plan(float_quant: nn.Module) -> MinifloatPlan | None:
         clamp.above,
         clamp.below,
     )
-
-
-def _largest(exponent_bit_width: float, max_mantissa: float, bias: float, limit: Any) -> float:
-    exponent = 2**exponent_bit_width - 1 - bias
-    # Beyond the range of float64, which has no larger power.
-    largest = max_mantissa * 2.0**exponent if exponent < 1024 else inf
-    return largest if limit is None else min(largest, limit)

@@ -23,7 +23,7 @@ from brevitas.core.function_wrapper.ops_ste import ScalarSignedClampMinSte
 from brevitas.core.restrict_val import _RestrictClampValue
 from brevitas.core.stats._average import summation_dtype
 from brevitas.core.stats.stats_wrapper import SCALAR_SHAPE, _Stats
-from brevitas.function.ops import max_int
+from brevitas.function.ops import get_upper_bound_on_l1_norm, max_int
 from brevitas.utils.torch_utils import widened
 
 __all__ = [
@@ -189,8 +189,8 @@ class AccumulatorAwareParameterPreScaling(ParameterPreScalingWeightNorm):
             input_bit_width: bits of the layer's input, 0-d.
             input_is_signed: whether the integers of the layer's input have a sign.
         """
-        largest = max_int(True, False, widened(self.accumulator_bit_width()))
-        return largest / torch.exp2(widened(input_bit_width) - int(input_is_signed))
+        bits = (widened(self.accumulator_bit_width()), widened(input_bit_width))
+        return get_upper_bound_on_l1_norm(*bits, input_is_signed)
 
     def inner_forward(
         self, weights: Tensor, input_bit_width: Tensor, input_is_signed: bool

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from brevitas.export.common.failures import keeps_state
 from brevitas.export.common.inputs import plain_values
-from brevitas.export.common.spec import ExportError
 
 __all__ = ["copied", "run_example"]
 
@@ -78,25 +77,6 @@ def run_example(
         changed = [n for n, b in module.named_buffers() if buffers.get(n) != _version(b)]
         raise keeps_state(changed, type(module).__name__)
     return outputs[1]
-
-
-def expect_equal(results: Any, expected: Any, layer: str) -> None:
-    """Raise where a traced model computes something else than the model for its own example.
-
-    Args:
-        results: outputs of the traced model.
-        expected: outputs of the model.
-        layer: name of the model.
-
-    Raises:
-        ExportError: on any difference.
-    """
-    if not _equal(results, expected):
-        raise ExportError(
-            "the traced model gives another result for the example input than the model: forward "
-            "depends on something that a trace does not record, such as a global or a function "
-            f"outside of PyTorch; make it depend on its inputs alone. Layer: {layer}"
-        )
 
 
 def _devices(module: nn.Module) -> list[torch.device]:

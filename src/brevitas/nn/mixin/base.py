@@ -15,7 +15,7 @@ from brevitas.common import ExportMixin, LayerProtocol, QuantLayerConfigurationE
 from brevitas.inject import DependencyError, InjectorMeta, declared_names, record_reads
 from brevitas.nn.mixin.utils import filter_kwargs
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector, QuantProxyProtocol
-from brevitas.quant_tensor import QuantTensor
+from brevitas.quant_tensor import QuantTensor, plain
 from brevitas.utils.python_utils import levels_to_caller
 
 __all__ = ["KeywordReport", "QuantLayerMixin", "QuantProxyMixin", "SeparableLayerMixin"]
@@ -286,7 +286,7 @@ class QuantLayerMixin(ExportMixin, LayerProtocol):
             QuantLayerConfigurationError: when it was asked for one and has none.
         """
         if not self.return_quant_tensor:
-            return quant_output.value if isinstance(quant_output, QuantTensor) else quant_output
+            return plain(quant_output)
         if not isinstance(quant_output, QuantTensor):
             raise QuantLayerConfigurationError(_not_quantized(self))
         return quant_output

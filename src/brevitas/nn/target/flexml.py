@@ -15,7 +15,7 @@ from brevitas.nn.quant_activation import QuantIdentity
 from brevitas.quant.base import IntQuant, MaxStatsScaling, PerTensorFloatScaling8bit
 from brevitas.quant.fixed_point import Int8ActPerTensorFixedPoint, Uint8ActPerTensorFixedPoint
 from brevitas.quant.solver.act import ActQuantSolver
-from brevitas.quant_tensor import IntQuantTensor, QuantTensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor.int_torch_handler import spread
 
 __all__ = ["FlexMLQuantAvgPool2d", "FlexMLQuantLeakyReLU"]
@@ -63,8 +63,8 @@ class FlexMLQuantLeakyReLU(nn.Module):
 
     def forward(self, inp: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Return the quantized activation, of the shape of the input."""
-        x = _plain(self.input_quant(inp))
-        slope = _plain(self.alpha_quant(self.negative_slope()))
+        x = plain(self.input_quant(inp))
+        slope = plain(self.alpha_quant(self.negative_slope()))
         return self.output_quant(torch.where(x >= 0, x, x * slope))
 
 
@@ -134,14 +134,10 @@ class FlexMLQuantAvgPool2d(QuantLayerMixin, nn.AvgPool2d):
         pooled: Any = nn.AvgPool2d.forward(self, x)
         if not isinstance(x, IntQuantTensor):
             return self.pack_output(pooled)
-        value = _plain(pooled) * self.rescaling_const
+        value = plain(pooled) * self.rescaling_const
         if not isinstance(pooled, IntQuantTensor):
             return self.pack_output(value)  # windows of different sizes
         steps = prod(spread(self.kernel_size, 2)) * self.quantized_div_scale
         bit_width = self.max_acc_bit_width(x.bit_width)
         output = pooled.set(value=value, scale=pooled.scale * steps, bit_width=bit_width)
         return self.pack_output(output)
-
-
-def _plain(x: Any) -> Any:
-    return x.value if isinstance(x, QuantTensor) else x

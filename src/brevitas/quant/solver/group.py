@@ -15,11 +15,15 @@ from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.function_wrapper.shape import (
     DynamicOverSubChannelBlockView,
     OverSubChannelBlockView,
+    check_group_dim,
+    check_group_size,
+    dimension_of_groups,
     group_elements_dim,
 )
 from brevitas.inject import DependencyError, ExtendedInjector, value
 from brevitas.inject.enum import ScalingPerOutputType
 from brevitas.quant.solver.common import as_granularity
+from brevitas.utils.groups import grouped_shape
 
 __all__ = ["SolveActGroups", "SolveWeightGroups", "first_module"]
 
@@ -49,9 +53,7 @@ class SolveGroups(ExtendedInjector):
 
     @value
     def group_elements_dim(group_dim: Any) -> int:
-        if isinstance(group_dim, bool) or not isinstance(group_dim, int):
-            raise ValueError(f"group_dim={group_dim!r}: expected an int, a dimension.")
-        return group_elements_dim(group_dim)
+        return group_elements_dim(check_group_dim(group_dim))
 
 
 class SolveWeightGroups(SolveGroups):
@@ -79,9 +81,13 @@ class SolveWeightGroups(SolveGroups):
                 "equal shapes; give each layer its own quantizer."
             )
         shape = shapes.pop()
-        dim = _dimension(group_dim, len(shape))
-        groups = -(-shape[dim] // _checked_size(group_size))
-        return (*shape[:dim], groups, group_size, *shape[dim + 1 :])
+        if group_size is None:
+            raise DependencyError(
+                "group_size is missing: expected the number of elements that share a scale, such "
+                "as 32, with a keyword or in the quantizer."
+            )
+        dim = dimension_of_groups(group_dim, shape)
+        return grouped_shape(shape, check_group_size(group_size), dim)
 
     @value
     def scaling_per_group_shape(
@@ -113,24 +119,3 @@ class SolveActGroups(SolveGroups):
     @value
     def input_view_impl(scaling_per_output: Any = None) -> Any:
         return _ACT_VIEW.get(as_granularity(scaling_per_output), Identity)
-
-
-def _checked_size(group_size: Any) -> int:
-    if group_size is None:
-        raise DependencyError(
-            "group_size is missing: expected the number of elements that share a scale, such as "
-            "32, with a keyword or in the quantizer."
-        )
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
-        raise ValueError(f"group_size={group_size!r}: expected an int >= 1.")
-    return group_size
-
-
-def _dimension(group_dim: Any, ndims: int) -> int:
-    is_int = isinstance(group_dim, int) and not isinstance(group_dim, bool)
-    if not is_int or not -ndims <= group_dim < ndims:
-        raise ValueError(
-            f"group_dim={group_dim!r}: expected a dimension of the weight, from {-ndims} to "
-            f"{ndims - 1}."
-        )
-    return group_dim % ndims

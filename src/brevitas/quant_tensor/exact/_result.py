@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from brevitas.ops.fake_quant import needs_autograd
+from brevitas.ops._elementwise import needs_autograd
 from brevitas.quant_tensor._compare import require
 from brevitas.quant_tensor._record import as_field
 from brevitas.quant_tensor._shared_arithmetic import in_step

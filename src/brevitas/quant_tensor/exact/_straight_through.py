@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from brevitas.ops.fake_quant import needs_autograd
+from brevitas.ops._elementwise import needs_autograd
 from brevitas.utils.autograd import DirectFunction
 
 

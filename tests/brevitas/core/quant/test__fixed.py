@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from brevitas.core.quant._fixed import fixed_grid, grid_of_rows, stacked_grid
+from brevitas.core.quant._fixed import fixed_grid, joint_grid
 from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import (
     Int8WeightPerChannelFloat,
@@ -82,21 +82,21 @@ class TestStackedGrids:
         torch.manual_seed(0)
         grids = [fixed_grid(quantizer(bit_width=bits)) for bits in (8, 4, 3)]
         x = torch.randn(5, 3, 7)
-        joint = stacked_grid(grids).quantize(x)
+        joint = joint_grid(grids).quantize(x)
         parts = [grid.quantize(part) for grid, part in zip(grids, x.unbind(1), strict=True)]
         assert torch.equal(joint, torch.stack(parts, dim=1))
 
     def test_grids_that_share_no_operation(self):
         plain, shifted = quantizer(), quantizer(act_quant=ShiftedUint8ActPerTensorFloat)
-        assert stacked_grid([fixed_grid(plain), fixed_grid(shifted)]) is None
+        assert joint_grid([fixed_grid(plain), fixed_grid(shifted)]) is None
         other = quantizer(float_to_int_impl_type="floor")
-        assert stacked_grid([fixed_grid(plain), fixed_grid(other)]) is None
+        assert joint_grid([fixed_grid(plain), fixed_grid(other)]) is None
 
     def test_rows(self):
         torch.manual_seed(0)
         grids = [fixed_grid(quantizer(bit_width=bits)) for bits in (8, 4)]
         x = torch.randn(6, 5)
-        joint = grid_of_rows(grids, 3).quantize(x)
+        joint = joint_grid(grids, 3).quantize(x)
         parts = [grid.quantize(part) for grid, part in zip(grids, x.split(3), strict=True)]
         assert torch.equal(joint, torch.cat(parts))
-        assert grid_of_rows([grids[0], grids[0]], 3) is grids[0]
+        assert joint_grid([grids[0], grids[0]], 3) is grids[0]
