@@ -5,16 +5,20 @@ Layer: core (L3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.quant._fused import bounds, is_zero
+from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.function_wrapper.misc import Identity
+from brevitas.core.quant._fused import bounds, constant_bounds, is_zero, number_of
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
-from brevitas.core.quant.int import RescalingIntQuant
+from brevitas.core.quant._region import recipe_of
+from brevitas.core.quant.int import PrescaledRestrictIntQuant, RescalingIntQuant
 from brevitas.core.quant.int_base import IntQuant
+from brevitas.core.scaling._restriction import ScaleSource
 from brevitas.core.scaling.runtime import RuntimeStatsScaling, StatsFromParameterScaling
 from brevitas.core.scaling.standalone import (
     ConstScaling,
@@ -30,7 +34,7 @@ from brevitas.core.zero_point import (
 )
 from brevitas.ops.fake_quant import Bound, FakeQuantPlan, fake_quant
 
-__all__ = ["FixedGrid", "fixed_grid", "joint_grid"]
+__all__ = ["FixedGrid", "GivenScale", "at_given_scale", "fixed_grid", "fixed_grids", "joint_grid"]
 
 # Parts that never look at the input of the quantizer, and those that do while they collect.
 _NEVER = (ConstScaling, ParameterScaling, ParameterZeroPoint)
@@ -77,41 +81,168 @@ def fixed_grid(tensor_quant: nn.Module | None) -> FixedGrid | None:
         >>> grid.quantize(torch.tensor([0.3, 9.0])).tolist(), grid.upper
         ([0.25, 0.75], 3.0)
     """
-    if type(tensor_quant) is not RescalingIntQuant or not is_plain(tensor_quant):
+    return fixed_grids([tensor_quant])[0]
+
+
+def fixed_grids(tensor_quants: Sequence[nn.Module | None]) -> list[FixedGrid | None]:
+    """Evaluate the grids of several quantizers; those of one kind in one go.
+
+    Args:
+        tensor_quants: quantizers, see ``fixed_grid``; one that comes twice is evaluated once.
+
+    Returns:
+        The grid of each; None where it has to be called itself.
+
+    Example:
+        >>> from brevitas.nn import QuantHardTanh
+        >>> layer = QuantHardTanh(min_val=-1.0, max_val=1.0, bit_width=3)
+        >>> quantizer = layer.act_quant.fused_activation_quant_proxy.tensor_quant
+        >>> first, second = fixed_grids([quantizer, quantizer])
+        >>> first is second
+        True
+    """
+    found: dict[int, FixedGrid | None] = {}
+    alike: dict[Hashable, list[_Fixed]] = {}
+    for tensor_quant in tensor_quants:
+        if id(tensor_quant) in found:
+            continue
+        found[id(tensor_quant)] = None
+        fixed = _fixed(tensor_quant)
+        if fixed is not None:
+            alike.setdefault(fixed.kind(), []).append(fixed)
+    for group in alike.values():
+        grids = _together(group) if len(group) > 1 else [group[0].grid()]
+        found.update(
+            (id(fixed.tensor_quant), grid) for fixed, grid in zip(group, grids, strict=True)
+        )
+    return [found[id(tensor_quant)] for tensor_quant in tensor_quants]
+
+
+class _Fixed(NamedTuple):
+    """A quantizer whose grid does not depend on its input, and its bit width."""
+
+    tensor_quant: Any
+    plan: FakeQuantPlan
+    has_zero: bool
+    bit_width: Tensor
+
+    def kind(self) -> Hashable:
+        """Equal for quantizers whose scales are made by one rule; unique for any other."""
+        parts = self.tensor_quant._modules
+        int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
+        scaling = parts["scaling_impl"]
+        is_number = type(bit_width_impl) is BitWidthConst
+        recipe = recipe_of(self.tensor_quant) if is_number and self.has_zero else None
+        if recipe is None or recipe.restriction is None or recipe.watched.number is None:
+            return id(self.tensor_quant)
+        number = bit_width_impl.number
+        limits = (int_quant.signed, int_quant.narrow_range, number, id(self.plan))
+        where = (self.bit_width.dtype, self.bit_width.device)
+        return type(scaling), recipe.watched.number, *limits, *where
+
+    def grid(self, scale: Tensor | None = None) -> FixedGrid:
+        """Return the grid; its scale is computed where it is not given."""
+        parts, bit_width = self.tensor_quant._modules, self.bit_width
+        nothing, own = bit_width.new_zeros(()), scale
+        if own is None:
+            own = parts["scaling_impl"](nothing, parts["int_scaling_impl"](bit_width))
+        zero_point = parts["zero_point_impl"](nothing, own, bit_width)
+        limits = bounds(parts["int_quant"], parts["msb_clamp_bit_width_impl"], bit_width)
+        shift = None if self.has_zero else zero_point
+        return FixedGrid(own, zero_point, bit_width, shift, *limits, self.plan)
+
+
+def _together(group: Sequence[_Fixed]) -> list[FixedGrid]:
+    """Grids of quantizers of one kind: one computation for all scales."""
+    parts, bit_width = group[0].tensor_quant._modules, group[0].bit_width
+    nothing, restriction = bit_width.new_zeros(()), parts["scaling_impl"].restriction
+    threshold = parts["int_scaling_impl"](bit_width)
+    sources = [fixed.tensor_quant._modules["scaling_impl"].read(nothing) for fixed in group]
+    first = sources[0]
+    alike = {(source.kind, source.tensor.shape, source.tensor.dtype) for source in sources}
+    if len(alike) == 1:
+        stacked = torch.stack([source.tensor for source in sources])
+        scales = restriction.scale_of(ScaleSource(first.kind, stacked), threshold).unbind(0)
+    else:
+        scales = [restriction.scale_of(source, threshold) for source in sources]
+    grid = group[0].grid(scales[0])
+    return [grid._replace(scale=scale) for scale in scales]
+
+
+class GivenScale(NamedTuple):
+    """What a quantizer does at a scale that it is given: limits and rounding."""
+
+    lower: Bound
+    upper: Bound
+    plan: FakeQuantPlan
+
+
+def at_given_scale(tensor_quant: nn.Module | None) -> GivenScale | None:
+    """Limits of a quantizer of biases; None where it has to be called itself.
+
+    Args:
+        tensor_quant: a quantizer that takes its scale as an argument.
+
+    Example:
+        >>> from brevitas.core.quant import IntQuant
+        >>> int_quant = IntQuant(narrow_range=False, signed=True)
+        >>> at_given_scale(PrescaledRestrictIntQuant(int_quant, BitWidthConst(4)))[:2]
+        (-8.0, 7.0)
+    """
+    if type(tensor_quant) is not PrescaledRestrictIntQuant or not is_plain(tensor_quant):
         return None
     parts: dict[str, Any] = tensor_quant._modules
     int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
-    scaling, zero_point_impl = parts["scaling_impl"], parts["zero_point_impl"]
+    if type(int_quant) is not IntQuant or type(bit_width_impl) is not BitWidthConst:
+        return None
+    if type(int_quant.input_view_impl) is not Identity or number_of(parts["zero_point"]) != 0.0:
+        return None
+    plan = fake_quant_plan(int_quant)
+    if plan is None or not (is_plain(int_quant) and _is_plain_inside(bit_width_impl)):
+        return None
+    return GivenScale(
+        *constant_bounds(int_quant.signed, int_quant.narrow_range, bit_width_impl.number), plan
+    )
+
+
+def _fixed(tensor_quant: nn.Module | None) -> _Fixed | None:
+    if type(tensor_quant) is not RescalingIntQuant or not is_plain(tensor_quant):
+        return None
+    parts: dict[str, Any] = tensor_quant._modules
+    int_quant, zero_point_impl = parts["int_quant"], parts["zero_point_impl"]
     if type(int_quant) is not IntQuant or not is_plain(int_quant):
         return None
     plan, has_zero = fake_quant_plan(int_quant), is_zero(zero_point_impl)
-    if plan is None or not _ignores_input(scaling):
+    if plan is None or not _ignores_input(parts["scaling_impl"]):
         return None
     if not (has_zero or _ignores_input(zero_point_impl)):
         return None
-    if not all(is_plain(parts[name]) for name in ("int_scaling_impl", "msb_clamp_bit_width_impl")):
+    bit_width_impl = parts["msb_clamp_bit_width_impl"]
+    if not (_is_plain_inside(bit_width_impl) and _is_plain_inside(parts["int_scaling_impl"])):
         return None
-    bit_width = bit_width_impl()
-    nothing = bit_width.new_zeros(())
-    scale = scaling(nothing, parts["int_scaling_impl"](bit_width))
-    zero_point = zero_point_impl(nothing, scale, bit_width)
-    shift = None if has_zero else zero_point
-    return FixedGrid(
-        scale, zero_point, bit_width, shift, *bounds(int_quant, bit_width_impl, bit_width), plan
-    )
+    return _Fixed(tensor_quant, plan, has_zero, bit_width_impl())
+
+
+def _is_plain_inside(module: nn.Module) -> bool:
+    """Whether neither a module nor any inside of it carries a hook, which counts calls."""
+    if not is_plain(module):
+        return False
+    for child in module._modules.values():
+        if child is not None and not _is_plain_inside(child):
+            return False
+    return True
 
 
 def _ignores_input(part: nn.Module) -> bool:
     """Whether a scaling or zero point gives the same for every input as long as nobody learns."""
-    if not is_plain(part):
-        return False
-    if type(part) in _NEVER:
-        return True
-    if type(part) is RuntimeStatsScaling:
-        return not part.training
-    if type(part) in _WHEN_ALONE:
-        return not _tracks_one(part)
-    return type(part) in _WHILE_COLLECTING and not _looks_at_input(part)
+    kind = type(part)
+    if kind is RuntimeStatsScaling:
+        ignores = not part.training
+    elif kind in _WHEN_ALONE:
+        ignores = not _tracks_one(part)
+    else:
+        ignores = kind in _NEVER or (kind in _WHILE_COLLECTING and not _looks_at_input(part))
+    return ignores and _is_plain_inside(part)
 
 
 def _looks_at_input(part: Any) -> bool:

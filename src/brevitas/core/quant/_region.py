@@ -49,7 +49,7 @@ from brevitas.ops.fake_quant import FakeQuantPlan
 from brevitas.ops.layout import layout_of
 from brevitas.ops.region import Region
 
-__all__ = ["quantize_in_region"]
+__all__ = ["quantize_in_region", "recipe_of"]
 
 RegionOutput = tuple[Tensor | None, Tensor, Tensor, Tensor]
 
@@ -164,7 +164,8 @@ def _largest_magnitude_parts(scaling: Any) -> list[nn.Module]:
 _REGIONS: dict[Hashable, Region] = {}
 
 
-def _recipe_of(tensor_quant: Any) -> _Recipe:
+def recipe_of(tensor_quant: Any) -> _Recipe:
+    """What is known of the parts of a ``RescalingIntQuant``, as they are now."""
     recipe = tensor_quant.region_recipe
     parts: dict[str, Any] = tensor_quant._modules
     if (
@@ -192,7 +193,7 @@ def quantize_in_region(
         The outputs, with None for the value where no kernel serves these shapes; None, before
         any part was called, where a part is not the library's own.
     """
-    recipe = _recipe_of(tensor_quant)
+    recipe = recipe_of(tensor_quant)
     if not recipe.is_usable:
         return None
     parts: dict[str, Any] = tensor_quant._modules

@@ -22,6 +22,9 @@ _STATE_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
 _CONSTANTS = (bool, int, float, str, torch.dtype, Enum, type(None))
 
 
+_NUMBERS: dict[Hashable, int] = {}
+
+
 class Watched:
     """Modules as they were when they were looked at.
 
@@ -48,10 +51,15 @@ class Watched:
         keys = [entry.key() for entry in inside]
         usable = None not in keys and all(entry.plain for entry in around)
         self.key: Hashable = tuple(keys) if usable else None
+        #: A number that stands for the key and is faster to compare.
+        self.number = _NUMBERS.setdefault(self.key, len(_NUMBERS)) if usable else None
 
     def is_current(self) -> bool:
         """True while no module was replaced, hooked or changed."""
-        return all(entry.is_current() for entry in self._entries)
+        for entry in self._entries:
+            if not entry.is_current():
+                return False
+        return True
 
 
 def _walk(module: nn.Module) -> Iterator[nn.Module]:
@@ -96,15 +104,22 @@ class _Entry:
         return self.kind, tuple(sorted(self.constants.items())), children
 
     def is_current(self) -> bool:
+        # Asked at every call of a quantizer: loops are written out.
         module = self.module
         state = module.__dict__
-        return (
-            type(module) is self.kind
-            and is_plain(module) is self.plain
-            and tuple(module._modules.values()) == self.children
-            and (self.names is None or self.names == self._count())
-            and all(_same(state.get(name), value) for name, value in self.constants.items())
-        )
+        if type(module) is not self.kind or is_plain(module) is not self.plain:
+            return False
+        if tuple(state["_modules"].values()) != self.children:
+            return False
+        if self.names is None:
+            return True
+        if len(state) + len(state["_parameters"]) + len(state["_buffers"]) != self.names:
+            return False
+        for name, value in self.constants.items():
+            now = state.get(name)
+            if now is not value and not _same(now, value):
+                return False
+        return True
 
 
 def _same(now: Any, before: Any) -> bool:

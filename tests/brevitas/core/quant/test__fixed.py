@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from brevitas.core.quant._fixed import fixed_grid, joint_grid
-from brevitas.nn import QuantIdentity, QuantLinear
+from brevitas.core.bit_width import BitWidthConst, BitWidthParameter
+from brevitas.core.quant import IntQuant, PrescaledRestrictIntQuant
+from brevitas.core.quant._fixed import at_given_scale, fixed_grid, fixed_grids, joint_grid
+from brevitas.nn import QuantIdentity, QuantLinear, QuantLSTM
+from brevitas.ops.fake_quant import FakeQuantPlan
 from brevitas.quant import (
     Int8WeightPerChannelFloat,
     ShiftedUint8ActPerTensorFloat,
@@ -55,11 +58,98 @@ def test_collecting_quantizer_is_called():
     assert fixed_grid(tensor_quant) is not None
 
 
-@pytest.mark.parametrize("part", ["", "scaling_impl", "int_quant", "msb_clamp_bit_width_impl"])
+HOOKED = [
+    "",
+    "int_quant",
+    "int_quant.float_to_int_impl",
+    "int_scaling_impl",
+    "msb_clamp_bit_width_impl",
+    "msb_clamp_bit_width_impl.bit_width",
+    "scaling_impl",
+    "scaling_impl.restriction",
+    "scaling_impl.restriction.clamp_scaling.clamp_min_ste",
+    "zero_point_impl.zero_point",
+]
+
+
+@pytest.mark.parametrize("part", HOOKED)
 def test_hooked_part_is_called(part):
     tensor_quant = quantizer()
     tensor_quant.get_submodule(part).register_forward_hook(lambda *_: None)
     assert fixed_grid(tensor_quant) is None
+
+
+# The restriction is no module that is called.
+@pytest.mark.parametrize("part", [part for part in HOOKED if part != "scaling_impl.restriction"])
+def test_a_hook_sees_every_step(part):
+    layer, calls = QuantLSTM(4, 3), []
+    with torch.no_grad():
+        layer(torch.randn(2, 2, 4))
+    proxy = layer.eval().layers[0][0].cell.cell_tanh_quant
+    module = proxy.fused_activation_quant_proxy.tensor_quant.get_submodule(part)
+    module.register_forward_hook(lambda *_: calls.append(1))
+    layer(torch.randn(5, 2, 4))
+    assert len(calls) >= 5
+
+
+class TestSeveralGrids:
+    def test_each_is_that_of_its_quantizer(self):
+        torch.manual_seed(0)
+        several = [
+            quantizer(),
+            quantizer(),
+            quantizer(bit_width=4),
+            quantizer(restrict_scaling_type="power_of_two"),
+            quantizer(restrict_scaling_type="power_of_two"),
+            quantizer(scaling_min_val=9.0),
+            quantizer(act_quant=ShiftedUint8ActPerTensorFloat),
+            quantizer(act_quant=ShiftedUint8ActPerTensorFloat),
+            quantizer(bit_width_impl_type="parameter"),
+            quantizer(dtype=torch.float64),
+            quantizer(collect_stats_steps=1).train(),
+            None,
+        ]
+        found = fixed_grids([*several, several[0]])
+        assert found[-1] is found[0]
+        for tensor_quant, grid in zip(several, found, strict=False):
+            alone = fixed_grid(tensor_quant)
+            if alone is None:
+                assert grid is None
+                continue
+            assert grid._replace(plan=None)[4:] == alone._replace(plan=None)[4:]
+            for ours, expected in zip(grid[:4], alone[:4], strict=True):
+                assert ours is expected is None or torch.equal(ours, expected)
+
+    def test_gradients(self):
+        several = [quantizer() for _ in range(3)]
+        for tensor_quant in several:
+            tensor_quant.scaling_impl.init_scale()
+        gradients = []
+        for together in (True, False):
+            grids = fixed_grids(several) if together else map(fixed_grid, several)
+            weighted = [grid.scale * (place + 1) for place, grid in enumerate(grids)]
+            values = [tensor_quant.scaling_impl.value for tensor_quant in several]
+            gradients.append(torch.autograd.grad(sum(weighted), values))
+        assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+    def test_a_changed_constant_makes_another_kind(self):
+        first, second = quantizer(), quantizer()
+        fixed_grids([first, second])
+        second.scaling_impl.restriction.clamp_scaling.clamp_min_ste.min_val = 50.0
+        found = fixed_grids([first, second])
+        assert torch.equal(found[0].scale, fixed_grid(first).scale)
+        assert torch.equal(found[1].scale, torch.tensor(50.0 / 128))
+
+
+@pytest.mark.parametrize("change", ["", "hook", "bit_width_impl", "subclass"])
+def test_quantizer_at_a_given_scale(change):
+    bit_width = BitWidthParameter(4) if change == "bit_width_impl" else BitWidthConst(4)
+    kind = type("Own", (PrescaledRestrictIntQuant,), {}) if change == "subclass" else None
+    tensor_quant = (kind or PrescaledRestrictIntQuant)(IntQuant(False, True), bit_width)
+    if change == "hook":
+        tensor_quant.int_quant.float_to_int_impl.register_forward_hook(lambda *_: None)
+    expected = None if change else (-8.0, 7.0, FakeQuantPlan())
+    assert at_given_scale(tensor_quant) == expected
 
 
 def test_other_quantizers_are_called():
