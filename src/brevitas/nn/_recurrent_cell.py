@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brevitas.nn._step_quantizers import BareQuantizer, Linearized, SideBySide, StepQuantizer
+from brevitas.nn._recurrent_gradients import LSTMGradients, supports_gradients
+from brevitas.nn._recurrent_in_place import InPlaceLSTM, InPlaceRNN
+from brevitas.nn._step_quantizers import (
+    Apart,
+    BareQuantizer,
+    Linearized,
+    SideBySide,
+    StepQuantizer,
+    prepared,
+)
 from brevitas.nn.mixin.act import ActQuantType
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
 from brevitas.ops.linearized import GridGradients
@@ -41,6 +50,10 @@ class Step(ABC):
     options: Hashable
     #: Attributes that are quantizers, by which a step is made a pure function.
     operations: Sequence[str]
+    #: Those of them that quantize several tensors side by side.
+    joint: Sequence[str] = ()
+    #: Writes a step into buffers; made of a step of single operations and of gates.
+    in_place: Any
 
     def pure(self) -> PureStep | None:
         """The step as a function of tensors; None where a quantizer has to be called."""
@@ -54,7 +67,8 @@ class Step(ABC):
         """Return the next state.
 
         Args:
-            gates: products of input and hidden state with the weights, ``[batch, gates, size]``.
+            gates: products of input and hidden state with the weights, ``[batch, gates, size]``;
+                one by one where the quantizers are ``Apart``.
             state: state after the step before.
         """
 
@@ -84,9 +98,15 @@ class PureStep:
         return type(self.step), self.step.options, operations
 
     def __call__(
-        self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
+        self, parameters: Sequence[Tensor], gates: Any, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Return the next states, on other tensors in the place of those of the quantizers."""
+        """Return the next states, on other tensors in the place of those of the quantizers.
+
+        Args:
+            parameters: as many tensors as ``parameters`` has.
+            gates: ``[..., gates, size]``; of a step that is ``apart`` one by one.
+            states: hidden state first.
+        """
         tensors = iter(parameters)
         found = {name: op.with_tensors(tensors) for name, op in self.operations.items()}
         return _tensors(_with_operations(self.step, found)(gates, State(*states)))
@@ -100,11 +120,35 @@ class PureStep:
         found = {name: Linearized(op, asked) for name, op in self.operations.items()}
         return PureStep(self.step, found)
 
-    def at_hand(
-        self, parameters: Sequence[Tensor], gates: Tensor, states: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Return the next states, on the tensors of the quantizers themselves."""
-        return _tensors(self.step(gates, State(*states)))
+    def apart(self) -> PureStep:
+        """The step as a function that takes the gates one by one, as a compiler likes them."""
+        joint = self.step.joint
+        found = {n: Apart(op) if n in joint else op for n, op in self.operations.items()}
+        return PureStep(self.step, found)
+
+    def writing(self, like: Tensor) -> Any:
+        """Return a function that writes the next states into buffers, on the tensors at hand.
+
+        Args:
+            like: gates of one step, ``[batch, gates, size]``.
+
+        Returns:
+            None where the values would take other shapes or dtypes.
+        """
+        with torch.no_grad():
+            found = self.step.in_place(self.step, like)
+        return found if found.usable else None
+
+    def gradients(self, like: Tensor) -> Any:
+        """Return what makes the backward pass, see ``ops.recurrence``; None for autograd.
+
+        Args:
+            like: gates of one step, ``[batch, gates, size]``.
+        """
+        operations = self.operations
+        if not isinstance(self.step, LSTMStep) or not supports_gradients(operations, like):
+            return None
+        return lambda _, *arguments: LSTMGradients(operations, *arguments)
 
 
 def _with_operations(step: Step, operations: Mapping[str, Any]) -> Step:
@@ -116,6 +160,19 @@ def _with_operations(step: Step, operations: Mapping[str, Any]) -> Step:
 
 def _tensors(state: State) -> tuple[Any, ...]:
     return (state.hidden,) if state.cell is None else (state.hidden, state.cell)
+
+
+def _split_last(gates: Any) -> tuple[Any, Tensor]:
+    """All tensors side by side but the last one, and that."""
+    if not isinstance(gates, Tensor):
+        return gates[:-1], gates[-1]
+    first, last = gates.split((gates.shape[-2] - 1, 1), dim=-2)
+    return first, last.squeeze(-2)
+
+
+def _each(tensors: Any) -> Sequence[Tensor]:
+    """Tensors side by side, one by one."""
+    return tensors.unbind(-2) if isinstance(tensors, Tensor) else tensors
 
 
 def _described(quantizer: Any, x: Tensor) -> Tensor | QuantTensor:
@@ -152,15 +209,17 @@ class RNNStep(Step):
     """``h = q(f(q(gate)))`` with a nonlinearity ``f``."""
 
     operations = ("gate", "output")
+    in_place = InPlaceRNN
 
     def __init__(self, cell: RNNCell) -> None:
-        self.gate = StepQuantizer(cell.gate_acc_quant)
-        self.output = StepQuantizer(cell.output_quant)
+        quantizers = prepared({"gate": cell.gate_acc_quant, "output": cell.output_quant})
+        self.gate, self.output = quantizers["gate"], quantizers["output"]
         self.options = self.function = cell.nonlinearity
 
     def __call__(self, gates: Tensor, state: State) -> State:
         """Return the next state."""
-        activated = self.function(self.gate(gates.squeeze(-2)))
+        (gate,) = _each(gates)
+        activated = self.function(self.gate(gate))
         return State(_described(self.output, activated))
 
 
@@ -202,10 +261,12 @@ class LSTMStep(Step):
     """
 
     operations = ("gates", "sigmoids", "cell_tanh", "terms", "cell_state", "hidden_tanh", "output")
+    joint = ("gates", "sigmoids", "terms")
+    in_place = InPlaceLSTM
 
     def __init__(self, cell: LSTMCell) -> None:
         self.options = self.is_coupled = cell.coupled_input_forget_gates
-        quantizers = {name: StepQuantizer(getattr(cell, f"{name}_quant")) for name in cell.names}
+        quantizers = prepared({name: getattr(cell, f"{name}_quant") for name in cell.names})
         sigmoids, gates = cell.sigmoid_gates, cell.gates
         calls = [gates.index(name) for name in cell.called_gates]
         self.gates = SideBySide([quantizers[f"{name}_acc"] for name in gates], calls)
@@ -221,13 +282,15 @@ class LSTMStep(Step):
 
     def __call__(self, gates: Tensor, state: State) -> State:
         """Return the next state."""
-        first, last = self.gates(gates).split((gates.shape[-2] - 1, 1), dim=-2)
-        sigmoids = self.sigmoids(first).unbind(-2)
-        new = self.cell_tanh(last.squeeze(-2))
+        first, last = _split_last(self.gates(gates))
+        sigmoids = _each(self.sigmoids(first))
+        new = self.cell_tanh(last)
         enter, leave = sigmoids[0], sigmoids[-1]
         forget = self.one(torch.ones_like(enter)) - enter if self.is_coupled else sigmoids[1]
-        terms = self.terms(torch.stack((forget * plain(state.cell), enter * new), dim=-2))
-        kept, added = terms.unbind(-2)
+        terms: Any = (forget * plain(state.cell), enter * new)
+        if not isinstance(self.terms, Apart):
+            terms = torch.stack(terms, dim=-2)
+        kept, added = _each(self.terms(terms))
         cell_state = _described(self._cell_state, kept + added)
         hidden = leave * self.hidden_tanh(plain(cell_state))
         return State(_described(self.output, hidden), cell_state)

@@ -21,7 +21,8 @@ from brevitas.nn._recurrent_cell import Cell, LSTMCell, PureStep, RNNCell, State
 from brevitas.nn._recurrent_states import joined
 from brevitas.nn._step_quantizers import StepQuantizer
 from brevitas.nn.mixin.base import KeywordReport, QuantProxyMixin
-from brevitas.ops.recurrence import Recurrence, compiled_step, run_recurrence
+from brevitas.ops._recurrence_kernels import CompiledStep, compiled_step
+from brevitas.ops.recurrence import Recurrence, run_recurrence
 from brevitas.ops.region import can_run_region, runs_eagerly
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from brevitas.quant.none import NoneActQuant
@@ -133,7 +134,7 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         pure = step.pure() if _runs_whole(projected, hidden_weight, first) else None
         if pure is not None:
             return self._run_whole(pure, step, first, projected, hidden_weight)
-        return self._run(step, first, projected, hidden_weight.t())
+        return self._run(step, first, projected, hidden_weight.t().contiguous())
 
     def _initial_state(self, step: Step, state: State, projected: Tensor) -> State:
         """Quantize the initial state; zeros where none is given."""
@@ -154,18 +155,29 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
     ) -> Sequences:
         """Run all steps as one operation."""
         initial = tuple(plain(state) for state in first if state is not None)
-        parameters, count = pure.parameters, len(self.gates)
-        at_hand = pure.at_hand
-        if config.JIT_ENABLED and can_run_region(projected):
-            numbers = (count, len(initial))
-            at_hand = compiled_step(pure.kind, pure, *numbers, parameters, projected) or at_hand
-            parameters = [parameter.contiguous() for parameter in parameters]
-            initial = tuple(state.contiguous() for state in initial)
-        recurrence = Recurrence(pure, count, self.reverse_input, at_hand, pure.linearized)
-        outputs, *others = run_recurrence(recurrence, projected, hidden_weight, initial, parameters)
+        initial = tuple(state.contiguous() for state in initial)
+        recurrence = self._recurrence(pure, projected, hidden_weight, initial)
+        outputs, *others = run_recurrence(
+            recurrence, projected, hidden_weight, initial, pure.parameters
+        )
         hidden = step.output.describe(outputs[0 if self.reverse_input else -1])
         cell = None if step.cell_state is None else step.cell_state.describe(others[0])
         return Sequences(step.output.describe(outputs), State(hidden, cell))
+
+    def _recurrence(
+        self, pure: PureStep, projected: Tensor, weight: Tensor, initial: tuple[Tensor, ...]
+    ) -> Recurrence:
+        """The step in the fastest way there is to run it."""
+        recurrence = Recurrence(
+            pure, len(self.gates), self.reverse_input, linearized=pure.linearized
+        )
+        compiled = _compiled(pure, len(self.gates), projected, weight, initial)
+        if compiled is not None:
+            backward = None if compiled.backward is None else compiled.gradients
+            return recurrence._replace(write=compiled.write, gradients=backward)
+        like = projected[:1].detach().reshape(-1, len(self.gates), self.hidden_size)
+        gradients = pure.gradients(like) if torch.is_grad_enabled() else None
+        return recurrence._replace(write=pure.writing(like), gradients=gradients)
 
     def _run(self, step: Step, state: State, projected: Tensor, hidden_weight: Tensor) -> Sequences:
         size = (len(self.gates), self.hidden_size)
@@ -180,6 +192,20 @@ class RecurrentLayer(QuantProxyMixin, nn.Module, ABC):
         hidden = step.output.describe_state(state.hidden)
         cell = None if step.cell_state is None else step.cell_state.describe_state(state.cell)
         return Sequences(self._stacked(outputs, step.output), State(hidden, cell))
+
+
+def _compiled(
+    pure: PureStep, gates: int, projected: Tensor, weight: Tensor, initial: tuple[Tensor, ...]
+) -> CompiledStep | None:
+    """The step as compiled kernels; None where it is not to be compiled, or cannot be."""
+    if not (config.JIT_ENABLED and can_run_region(projected)):
+        return None
+    parameters = pure.parameters
+    tensors = (projected, weight, *initial, *parameters)
+    has_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    needs = tuple(p.requires_grad for p in parameters) if has_gradient else None
+    numbers = (gates, len(initial))
+    return compiled_step(pure.kind, pure.apart(), *numbers, parameters, projected, needs)
 
 
 def _runs_whole(projected: Tensor, weight: Tensor, state: State) -> bool:

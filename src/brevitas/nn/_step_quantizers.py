@@ -6,13 +6,13 @@ A quantizer whose grid is fixed is evaluated once and then applied as one operat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.quant._fixed import FixedGrid, fixed_grid, joint_grid
+from brevitas.core.quant._fixed import FixedGrid, fixed_grids, joint_grid
 from brevitas.core.quant._plan import is_plain
 from brevitas.ops.linearized import GridGradients, linearized_fake_quant
 from brevitas.proxy.runtime_quant import (
@@ -23,7 +23,15 @@ from brevitas.proxy.runtime_quant import (
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor.int_torch_handler import create_int_quant_tensor
 
-__all__ = ["BareQuantizer", "FixedOperation", "Linearized", "SideBySide", "StepQuantizer"]
+__all__ = [
+    "Apart",
+    "BareQuantizer",
+    "FixedOperation",
+    "Linearized",
+    "SideBySide",
+    "StepQuantizer",
+    "prepared",
+]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -89,19 +97,48 @@ class Linearized(NamedTuple):
         return self._replace(operation=self.operation.with_tensors(tensors))
 
 
+class Apart(NamedTuple):
+    """An operation on several tensors, of which each is quantized by itself."""
+
+    operation: FixedOperation
+
+    def __call__(self, x: Any) -> tuple[Tensor, ...]:
+        """Return the quantized tensors.
+
+        Args:
+            x: tensors, or one of them side by side, ``[..., n, size]``.
+        """
+        parts = x.unbind(-2) if isinstance(x, Tensor) else x
+        return tuple(self._of(place)(part) for place, part in enumerate(parts))
+
+    def _of(self, place: int) -> FixedOperation:
+        grid = self.operation.grid
+        if grid is None:
+            return self.operation
+        fields = {name: getattr(grid, name) for name in _OPERANDS}
+        own = {
+            name: field[place]
+            for name, field in fields.items()
+            if isinstance(field, Tensor) and field.dim() == 2 and field.shape[0] > 1
+        }
+        return self.operation._replace(grid=grid._replace(**own))
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> Apart:
+        """The same operation on other tensors, which are taken from an iterator."""
+        return Apart(self.operation.with_tensors(tensors))
+
+
 class StepQuantizer:
     """Applies one proxy to a tensor at every step: activation function, then quantizer.
 
     Args:
         proxy: the proxy, as it is when a sequence starts.
-
-    Attributes:
         operation: what it does as one operation; None where the proxy has to be called.
     """
 
-    def __init__(self, proxy: Any) -> None:
+    def __init__(self, proxy: Any, operation: FixedOperation | None) -> None:
         self.proxy = proxy
-        self.operation = _fixed_operation(proxy)
+        self.operation = operation
 
     @property
     def is_fixed(self) -> bool:
@@ -163,13 +200,43 @@ class BareQuantizer:
         return (proxy.export_handler if proxy.export_mode else quantizer)(x)[0]
 
 
-def _fixed_operation(proxy: Any) -> FixedOperation | None:
-    """The operation that a proxy stands for, as it is now; None where it has to be called."""
+def prepared(proxies: Mapping[str, Any]) -> dict[str, StepQuantizer]:
+    """Prepare the proxies of a step for a sequence, by name.
+
+    Their grids are evaluated together: a computation for each kind of quantizer.
+
+    Args:
+        proxies: the proxies, as they are when a sequence starts.
+    """
+    plans = [_fixed_plan(proxy) for proxy in proxies.values()]
+    grids = iter(fixed_grids([plan.tensor_quant for plan in plans if plan is not None]))
+    found = {}
+    for (name, proxy), plan in zip(proxies.items(), plans, strict=True):
+        operation = None if plan is None else plan.operation(next(grids))
+        found[name] = StepQuantizer(proxy, operation)
+    return found
+
+
+class _FixedPlan(NamedTuple):
+    """An activation function and the quantizer after it; None where nothing is quantized."""
+
+    function: Function | None
+    tensor_quant: Any
+
+    def operation(self, grid: FixedGrid | None) -> FixedOperation | None:
+        """The operation on a grid; None where the quantizer has none and has to be called."""
+        if grid is None and self.tensor_quant is not None:
+            return None
+        return FixedOperation(self.function, grid)
+
+
+def _fixed_plan(proxy: Any) -> _FixedPlan | None:
+    """What a proxy stands for, as it is now; None where it has to be called."""
     if type(proxy) is not ActQuantProxyFromInjector or not is_plain(proxy):
         return None
     fused = proxy.fused_activation_quant_proxy
     if fused is None:
-        return FixedOperation(None, None)
+        return _FixedPlan(None, None)
     caches = proxy.cache_inference_quant_act and not proxy.training
     if proxy.export_mode or caches or type(fused) is not FusedActivationQuantProxy:
         return None
@@ -177,10 +244,7 @@ def _fixed_operation(proxy: Any) -> FixedOperation | None:
     if not (is_plain(fused) and is_plain(activation) and type(activation) in _FUNCTIONS):
         return None
     function = _FUNCTIONS[type(activation)]
-    if not proxy.is_quant_enabled:
-        return FixedOperation(function, None)
-    grid = fixed_grid(fused.tensor_quant)
-    return None if grid is None else FixedOperation(function, grid)
+    return _FixedPlan(function, fused.tensor_quant if proxy.is_quant_enabled else None)
 
 
 class SideBySide:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -135,20 +135,29 @@ class KernelCache:
         return self._get(key, compile_backward)
 
     def of_shapes(
-        self, key: Hashable, shapes: Sequence[tuple[int, ...]], arguments: Sequence[Tensor]
+        self,
+        key: Hashable,
+        shapes: Sequence[tuple[int, ...]],
+        arguments: Sequence[Tensor],
+        strides: Mapping[int, tuple[int, ...]] | None = None,
     ) -> Kernel | None:
         """The compiled program for arguments without a layout; None where it cannot be compiled.
 
         Args:
             key: what the kernel is specialised for, besides dtypes and devices.
             shapes: shapes to trace with. Equal sizes stay equal; all but 1 may be others later.
-            arguments: contiguous tensors of such shapes.
+            arguments: tensors of such dtypes and devices.
+            strides: strides of those arguments that are not contiguous, by their places.
         """
         full_key = (key, tuple((a.dtype, a.device) for a in arguments))
 
         def compile_forward() -> Kernel:
             pairs = zip(shapes, arguments, strict=True)
             examples = [torch.empty(s, dtype=a.dtype, device=a.device) for s, a in pairs]
+            for place, own in (strides or {}).items():
+                a = arguments[place]
+                options: dict[str, Any] = {"dtype": a.dtype, "device": a.device}
+                examples[place] = torch.empty_strided(shapes[place], own, **options)
             return _compiled(self.program, examples)
 
         return self._get(full_key, compile_forward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brevitas.core.bit_width import BitWidthConst
 from brevitas.nn import _quant_gates
 from brevitas.nn._quant_gates import quant_gates
 from brevitas.quant import Int8WeightPerChannelFloat, ShiftedUint8WeightPerTensorFloat
@@ -26,6 +27,7 @@ def gates_of(layer):
         {"shared_intra_layer_weight_quant": True},
         {"weight_quant": None, "bias_quant": None},
         {"bias": False},
+        {"bias_bit_width": 4},
     ],
     ids=str,
 )
@@ -51,6 +53,23 @@ def test_hooked_quantizer_is_called():
     proxy.register_forward_hook(lambda *_: calls.append(1))
     layer(sequence())
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("change", ["hook", "cache", "bits"])
+def test_biases_that_are_quantized_one_by_one(change):
+    layer = lstm()
+    x = layer.layers[0][0].io_quant(sequence())
+    gates = gates_of(layer)
+    calls = []
+    if change == "hook":
+        gates[1].bias_quant.register_forward_hook(lambda *_: calls.append(1))
+    elif change == "cache":
+        gates[1].bias_quant.cache_inference_quant_bias = True
+    else:
+        gates[1].bias_quant.tensor_quant.msb_clamp_bit_width_impl = BitWidthConst(4)
+    joint = quant_gates(gates, x)
+    assert torch.equal(joint.bias, torch.cat([gate.quant_gate(x).bias for gate in gates]))
+    assert len(calls) == (2 if change == "hook" else 0)
 
 
 def test_quantizers_of_one_operation(monkeypatch):

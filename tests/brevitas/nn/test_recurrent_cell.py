@@ -67,7 +67,7 @@ def test_pure_step():
     expected = step(gates, State(*states))
     for computed in (
         pure(pure.parameters, gates, states),
-        pure.at_hand(pure.parameters, gates, states),
+        pure.apart()(pure.parameters, gates.unbind(1), states),
     ):
         assert torch.equal(computed[0], expected.hidden)
         assert torch.equal(computed[1], expected.cell)

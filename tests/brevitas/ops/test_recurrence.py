@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from brevitas.ops.recurrence import Recurrence, compiled_step, run_recurrence
+from brevitas.ops.recurrence import Recurrence, run_recurrence
 
 
 def step(parameters, gates, states):
@@ -77,15 +77,29 @@ def test_without_gradients_nothing_is_kept():
     assert hidden.grad_fn is None
 
 
-@pytest.mark.long
-def test_compiled_step():
-    leaves = [leaf.detach() for leaf in arguments()]
-    compiled = compiled_step("test", step, 2, 2, leaves[4:], leaves[0])
-    if compiled is None:
-        pytest.skip("no compiler")
-    plain = Recurrence(step, 2, reverse=False)
-    fast = plain._replace(eager_step=compiled)
-    for ours, expected in zip(
-        outputs(run_recurrence, fast, leaves), outputs(run_recurrence, plain, leaves), strict=True
-    ):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+def test_a_step_that_writes():
+    plain = Recurrence(step, 2, reverse=True)
+
+    def write(gates, states, out):
+        for target, value in zip(out, step([scale], gates, states), strict=True):
+            target.copy_(value)
+
+    for needs in NEEDS[0], (False,) * 5:
+        leaves = arguments(needs)
+        scale = leaves[4].detach()
+        writing = plain._replace(write=write)
+        pairs = zip(*(outputs(run_recurrence, r, leaves) for r in (plain, writing)), strict=True)
+        assert all(torch.equal(ours, expected) for ours, expected in pairs)
+
+
+def test_outputs_may_be_written_to():
+    recurrence = Recurrence(step, 2, reverse=False)
+    found = []
+    for in_place in (False, True):
+        leaves = arguments()
+        hidden, cell = outputs(run_recurrence, recurrence, leaves)
+        doubled = hidden.mul_(2) if in_place else hidden * 2
+        (doubled.sin().sum() + cell.sum()).backward()
+        found.append([leaf.grad for leaf in leaves])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.equal(ours, expected)
