@@ -131,8 +131,10 @@ class _Fixed(NamedTuple):
         parts = self.tensor_quant._modules
         int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
         scaling = parts["scaling_impl"]
-        is_number = type(bit_width_impl) is BitWidthConst
-        recipe = recipe_of(self.tensor_quant) if is_number and self.has_zero else None
+        # A compiler fuses them anyway, and would trace how they are told apart.
+        is_simple = type(bit_width_impl) is BitWidthConst and self.has_zero
+        may_share = is_simple and not torch.compiler.is_compiling()
+        recipe = recipe_of(self.tensor_quant) if may_share else None
         if recipe is None or recipe.restriction is None or recipe.watched.number is None:
             return id(self.tensor_quant)
         number = bit_width_impl.number
