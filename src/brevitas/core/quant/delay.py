@@ -112,12 +112,17 @@ class DelayWrapper(nn.Module):
         return delay_impl.delaying if type(delay_impl) is _DelayQuant else self.may_delay
 
     @property
+    def ever_delays(self) -> bool:
+        """False where there never was a delay."""
+        return type(self.delay_impl) is not _NoDelay
+
+    @property
     def may_delay(self) -> bool:
         """True while ``forward`` has to be asked which value to take."""
         delay_impl = self.delay_impl
         if type(delay_impl) is _DelayQuant:
             return delay_impl.may_delay
-        return type(delay_impl) is not _NoDelay
+        return self.ever_delays
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``x`` during the delay, ``y`` afterwards; both of one shape."""
