@@ -91,8 +91,9 @@ def _gradients_in_blocks(
     if zero_point is not None and not is_expandable(zero_point, x):
         return None
     tensors = (grad, x, scale) if zero_point is None else (grad, x, scale, zero_point)
-    is_dense = x.device.type == "cpu" and grad.layout is torch.strided
-    if not is_dense or not all(is_plain_eager(tensor) for tensor in tensors):
+    if not all(is_plain_eager(tensor) for tensor in tensors):
+        return None
+    if x.device.type != "cpu" or grad.layout is not torch.strided:
         return None
     found = block_gradients(
         grad, widened(x), scale, zero_point, (lower, upper), plan.rounding, needs, plan.rectifies

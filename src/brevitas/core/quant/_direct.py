@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brevitas.core._phase import sample_of
 from brevitas.core.quant._plan import viewed
-from brevitas.core.quant._recipe import Constants, Recipe
-from brevitas.core.scaling._restriction import SourceKind
+from brevitas.core.quant._recipe import Recipe
+from brevitas.core.scaling._restriction import ScaleSource, SourceKind
 from brevitas.core.scaling.standalone import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -26,16 +27,16 @@ from brevitas.core.scaling.standalone import (
 )
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.scale import positive_scale
-from brevitas.ops.self_scaled import SelfScaledPlan, self_scaled_quant
+from brevitas.ops.self_scaled import self_scaled_quant
 from brevitas.utils.torch_utils import widened
 
-__all__ = ["quantize_directly", "reads_input"]
+__all__ = ["quantize_directly", "source_before_rectified"]
 
 _WIDE = (torch.float32, torch.float64)
 
 
 def quantize_directly(
-    recipe: Recipe, x: Tensor, plan: FakeQuantPlan
+    recipe: Recipe, x: Tensor, plan: FakeQuantPlan, source: ScaleSource | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ``(value, scale, zero_point, bit_width)`` of ``x``.
 
@@ -43,36 +44,42 @@ def quantize_directly(
         recipe: of a quantizer that runs directly.
         x: a tensor in plain eager code.
         plan: how the quantizer rounds and clamps.
+        source: what the scale is made of, where the scaling part does not have to be asked.
     """
     constants = recipe.constants()
-    shape = recipe.scale_shape(x)
+    shape = None if source is not None else recipe.scale_shape(x)
     in_groups = viewed(recipe.int_quant, x)
     if shape is not None and x.dtype in _WIDE and in_groups is x:
-        limits = (constants.lower, constants.upper)
-        by_row = recipe.largest_in == "rows"
-        how = SelfScaledPlan(plan, *limits, recipe.smallest, by_row, shape)
+        how = recipe.self_scaled(plan, shape)
         value, scale = self_scaled_quant(x, constants.threshold, how)
     else:
-        scale = _scale(recipe, x, constants)
+        scale = _scale(recipe, source or recipe.scaling.read(x), constants.threshold)
         value = fake_quant(in_groups, scale, None, constants.lower, constants.upper, plan)
     return value, scale, constants.zero_point, constants.bit_width
 
 
-def _scale(recipe: Recipe, x: Tensor, constants: Constants) -> Tensor:
-    kind, magnitude = source = recipe.scaling.read(x)
-    if kind is SourceKind.BATCH:  # the sign of a statistic of one batch is kept
-        return recipe.restriction.scale_of(source, constants.threshold)
-    return positive_scale(widened(magnitude), recipe.smallest, constants.threshold)
+def _scale(recipe: Recipe, source: ScaleSource, threshold: Tensor) -> Tensor:
+    if source.kind is SourceKind.BATCH:  # the sign of a statistic of one batch is kept
+        return recipe.restriction.scale_of(source, threshold)
+    return positive_scale(widened(source.tensor), recipe.smallest, threshold)
 
 
-def reads_input(scaling: Any) -> bool:
-    """Whether the scale of a call now depends on the tensor that is quantized.
+def source_before_rectified(scaling: Any, x: Tensor) -> ScaleSource | None:
+    """What the scale of ``max(x, 0)`` is made of; None where that depends on ``max(x, 0)``.
+
+    Args:
+        scaling: a scaling part.
+        x: real values, before they are rectified.
 
     Example:
         >>> from brevitas.core.scaling import ConstScaling
-        >>> reads_input(ConstScaling(1.0))
-        False
+        >>> source_before_rectified(ConstScaling(1.0), torch.ones(2)).tensor
+        tensor(1.)
     """
-    if type(scaling) is ParameterFromRuntimeStatsScaling:
-        return scaling.training and scaling.counts_forwards
-    return type(scaling) not in (ConstScaling, ParameterScaling)
+    if type(scaling) is ParameterFromRuntimeStatsScaling and scaling.training:
+        if scaling.collecting or scaling.was_collected(lambda: sample_of(x).clamp_min_(0)):
+            return None
+        return ScaleSource(SourceKind.STORED, scaling.value)
+    if type(scaling) in (ConstScaling, ParameterScaling, ParameterFromRuntimeStatsScaling):
+        return scaling.read(x)
+    return None

@@ -40,6 +40,7 @@ from brevitas.core.zero_point import (
 )
 from brevitas.ops.fake_quant import FakeQuantPlan
 from brevitas.ops.layout import layout_of
+from brevitas.ops.self_scaled import SelfScaledPlan
 
 __all__ = ["Constants", "Recipe", "recipe_of"]
 
@@ -190,6 +191,12 @@ class Recipe:
     def _are_current(self, sources: tuple[Tensor, Tensor], numbers: tuple[Any, ...]) -> bool:
         bit_width, zero_point, numbers_then = self._made_of
         return sources[0] is bit_width and sources[1] is zero_point and numbers == numbers_then
+
+    def self_scaled(self, plan: FakeQuantPlan, shape: torch.Size) -> SelfScaledPlan:
+        """How a tensor is quantized on the grid of its own largest magnitude."""
+        constants, by_row = self.constants(), self.largest_in == "rows"
+        limits = (constants.lower, constants.upper)
+        return SelfScaledPlan(plan, *limits, self.smallest, by_row, shape)
 
     def scale_shape(self, x: Tensor) -> torch.Size | None:
         """Shape of the scale where it follows from the largest magnitudes of ``x``, or None."""

@@ -63,7 +63,7 @@ _REGIONS: dict[Hashable, Region] = {}
 
 
 def quantize_in_region(
-    tensor_quant: nn.Module, x: Tensor, plan: FakeQuantPlan
+    tensor_quant: nn.Module, x: Tensor, plan: FakeQuantPlan, source: ScaleSource | None = None
 ) -> RegionOutput | None:
     """Return ``(value, scale, zero_point, bit_width)`` of ``x``, computed by compiled kernels.
 
@@ -71,6 +71,7 @@ def quantize_in_region(
         tensor_quant: a ``RescalingIntQuant``.
         x: a tensor on which a region can run.
         plan: how its integer part rounds and clamps.
+        source: what the scale is made of, where the scaling part does not have to be asked.
 
     Returns:
         The outputs, with None for the value where no kernel serves these shapes; None, before
@@ -81,9 +82,9 @@ def quantize_in_region(
         return None
     parts: dict[str, Any] = tensor_quant._modules
     bit_width = parts["msb_clamp_bit_width_impl"]()
-    shape, source = recipe.scale_shape(x), None
+    shape = recipe.scale_shape(x) if source is None else None
     if shape is None:
-        source = recipe.scaling.read(x)
+        source = source or recipe.scaling.read(x)
         shape = source.tensor.shape
     shift = recipe.shift
     offset = None if shift is None else recipe.zero_point.read(x)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
-from brevitas.core.quant._direct import quantize_directly, reads_input
+from brevitas.core.quant._direct import quantize_directly, source_before_rectified
 from brevitas.core.quant._fused import (
     bounds,
     constant_bounds,
@@ -23,6 +23,7 @@ from brevitas.core.quant._recipe import Recipe, recipe_of
 from brevitas.core.quant._region import quantize_in_region
 from brevitas.core.quant._trunc import TruncIntQuant
 from brevitas.core.quant.int_base import DecoupledIntQuant, IntQuant
+from brevitas.core.scaling._restriction import ScaleSource
 from brevitas.core.utils import StatelessBuffer
 from brevitas.ops._elementwise import is_plain_eager
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
@@ -156,17 +157,22 @@ class RescalingIntQuant(nn.Module):
         if not is_plain_eager(x):
             return None
         recipe = recipe_of(self)
-        if not recipe.runs_directly or recipe.rectified_plan is None or reads_input(recipe.scaling):
+        if not recipe.runs_directly or recipe.rectified_plan is None:
             return None
-        return self._quantize(x, recipe, recipe.rectified_plan)
+        source = source_before_rectified(recipe.scaling, x)
+        if source is None:
+            return None
+        return self._quantize(x, recipe, recipe.rectified_plan, source)
 
-    def _quantize(self, x: Tensor, recipe: Recipe, plan: FakeQuantPlan) -> QuantOutput:
+    def _quantize(
+        self, x: Tensor, recipe: Recipe, plan: FakeQuantPlan, source: ScaleSource | None = None
+    ) -> QuantOutput:
         """Quantize without calling the parts, compiled where asked for."""
         if config.JIT_ENABLED and can_run_region(x):
-            value, *grid = quantize_in_region(self, x, plan) or (None,)
+            value, *grid = quantize_in_region(self, x, plan, source) or (None,)
             if value is not None:
                 return value, *grid
-        return quantize_directly(recipe, x, plan)
+        return quantize_directly(recipe, x, plan, source)
 
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
