@@ -53,6 +53,7 @@ def block_gradients(
     rounding: str,
     needs: tuple[bool, ...],
     rectifies: bool = False,
+    passes: bool = False,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
     """Gradients for ``x``, scale and zero point, by the equations of ``input_gradients``.
 
@@ -67,6 +68,7 @@ def block_gradients(
         rounding: one of ``ROUNDING_OUT``.
         needs: which of the three are asked for.
         rectifies: whether values up to zero count as clamped.
+        passes: whether clamped values pass their gradient all the same, which is ``grad`` then.
 
     Returns:
         The three gradients, None for each that is not asked for; None where there may be a NaN.
@@ -76,9 +78,10 @@ def block_gradients(
         >>> block_gradients(torch.ones(2), x, scale, None, (-4, 3), "ROUND", (True, True, False))
         (tensor([1., 0.]), tensor(2.8000), None)
     """
-    work = _Block(limits, ROUNDING_OUT[rounding], rectifies, needs, x.dtype)
+    kind = _PassingBlock if passes else _Block
+    work = kind(limits, ROUNDING_OUT[rounding], rectifies, needs, x.dtype)
     parameters = (scale, zero_point)
-    pieces = _pieces(grad, x, parameters)
+    pieces = _pieces(grad, x, parameters, passes)
     if pieces is None:
         grad_x = work.run(grad, x, None, *parameters)
         of_scale, of_zero_point = (parts[0] if parts else None for parts in work.found)
@@ -96,7 +99,7 @@ def block_gradients(
 
 
 def _pieces(
-    grad: Tensor, x: Tensor, parameters: tuple[Tensor | None, ...]
+    grad: Tensor, x: Tensor, parameters: tuple[Tensor | None, ...], passes: bool
 ) -> tuple[Tensor, bool, Iterable[tuple[Any, ...]]] | None:
     """Split large tensors; None for those that are worked on as a whole.
 
@@ -111,7 +114,12 @@ def _pieces(
     if layout is None:
         return None
     has_gaps = layout.order is None and not x.is_contiguous()
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if has_gaps else torch.empty_like(x)
+    if passes:
+        grad_x = grad
+    elif has_gaps:
+        grad_x = torch.empty(x.shape, dtype=x.dtype)
+    else:
+        grad_x = torch.empty_like(x)
     operands = [layout.flatten(tensor) for tensor in (grad, x, grad_x)]
     channels = [None if p is None else layout.flatten_channels(p) for p in parameters]
     size = max(1, most * layout.size[0] // x.numel())
@@ -164,15 +172,7 @@ class _Block:
         zero_point: Tensor | None,
     ) -> Tensor:
         """Return the gradient of a block of ``x``, and keep what it adds to the others."""
-        ratio = self.ratio = torch.div(x, scale, out=_start(self.ratio, x))
-        if self.rectifies:
-            torch.threshold_(ratio, 0.0, self.limits[0] - 1.0)
-        if zero_point is None:
-            integer = self.round(ratio, out=_start(self.integer, x))
-        else:
-            integer = torch.add(ratio, zero_point, out=_start(self.integer, x))
-            integer = self.round(integer, out=integer)
-        self.integer = integer
+        ratio, integer = self._rounded(x, scale, zero_point)
         if not self.needs[1]:
             self.checked.append(integer.sum())
         if grad_x is None:
@@ -191,6 +191,21 @@ class _Block:
             self._keep(1, clamped, scale, zero_point)
         return grad_x
 
+    def _rounded(
+        self, x: Tensor, scale: Tensor, zero_point: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The ratio to the scale, and the integer before it is clamped, in scratch memory."""
+        ratio = self.ratio = torch.div(x, scale, out=_start(self.ratio, x))
+        if self.rectifies:
+            torch.threshold_(ratio, 0.0, self.limits[0] - 1.0)
+        if zero_point is None:
+            integer = self.round(ratio, out=_start(self.integer, x))
+        else:
+            integer = torch.add(ratio, zero_point, out=_start(self.integer, x))
+            integer = self.round(integer, out=integer)
+        self.integer = integer
+        return ratio, integer
+
     def _keep(self, index: int, terms: Tensor, factor: Tensor, parameter: Tensor) -> None:
         """Keep a sum of products, in the shape of the parameter; overwrites the terms."""
         if terms.dim() == factor.dim() == 1 and parameter.dim() == 0:
@@ -200,6 +215,27 @@ class _Block:
         self.found[index].append(product.clone() if product is terms else product)
         if index == 0:
             self.checked.append(product if product.dim() == 0 else product.sum())
+
+
+class _PassingBlock(_Block):
+    """Works on blocks of which no element counts as clamped: the gradient passes as it is."""
+
+    def run(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        grad_x: Tensor | None,
+        scale: Tensor,
+        zero_point: Tensor | None,
+    ) -> Tensor:
+        if self.needs[1]:
+            ratio, integer = self._rounded(x, scale, zero_point)
+            steps = integer.clamp_(*self.limits)
+            steps = steps if zero_point is None else steps.sub_(zero_point)
+            self._keep(0, steps.sub_(ratio), grad, scale)
+        if self.needs[2] and zero_point is not None:
+            self.found[1].append(torch.zeros_like(zero_point))
+        return grad
 
 
 def _start(memory: Tensor | None, x: Tensor) -> Tensor | None:

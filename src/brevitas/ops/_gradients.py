@@ -86,7 +86,8 @@ def _gradients_in_blocks(
     x, scale, zero_point, lower, upper, output_scale, _ = operands
     if isinstance(lower, Tensor) or isinstance(upper, Tensor) or output_scale is not None:
         return None
-    if plan.clamp_passes_gradient or plan.rounding not in ROUNDING_OUT or torch.is_grad_enabled():
+    passes = plan.clamp_passes_gradient
+    if plan.rounding not in ROUNDING_OUT or torch.is_grad_enabled() or (passes and plan.rectifies):
         return None
     if zero_point is not None and not is_expandable(zero_point, x):
         return None
@@ -95,9 +96,9 @@ def _gradients_in_blocks(
         return None
     if x.device.type != "cpu" or grad.layout is not torch.strided:
         return None
-    found = block_gradients(
-        grad, widened(x), scale, zero_point, (lower, upper), plan.rounding, needs, plan.rectifies
-    )
+    operands = (grad, widened(x), scale, zero_point)
+    how = (plan.rounding, needs, plan.rectifies, passes)
+    found = block_gradients(*operands, (lower, upper), *how)
     if found is None:
         return None
     of_x, of_scale, of_zero_point = found
