@@ -29,7 +29,7 @@ ROUNDING_OUT: dict[str, Callable[..., Tensor]] = {
     "ROUND_TO_ZERO": torch.trunc,
 }
 # Elements of a block: what it needs fits into the cache of a core, and a call costs little beside.
-BLOCK = 65536
+BLOCK = 131072
 # Zero where the second tensor lies outside of two numbers, elsewhere the first.
 _inside = torch.ops.aten.hardtanh_backward.default
 _inside_out = torch.ops.aten.hardtanh_backward.grad_input

@@ -6,16 +6,30 @@ it goes to one element of each row.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 __all__ = ["Largest", "add_at_largest", "largest_magnitude"]
 
-# Elements from which one pass that allocates nothing beats an absolute value in new memory.
+# Elements from which it pays to look at each row apart: no absolute value in new memory, and only
+# the rows that hold a largest element are searched for it.
 _LARGE = 65536
 
-#: The largest magnitudes, and for rows the place of each.
-Largest = tuple[Tensor, Tensor | None]
+
+class Largest(NamedTuple):
+    """Largest magnitudes, and what is known of the elements that have them.
+
+    Attributes:
+        magnitude: 0-d, or ``[rows, 1]``.
+        places: where they lie in each row, ``[rows, 1]``; None for a whole tensor.
+        of_rows: largest magnitude of each row of a large tensor, ``[rows]``; None for others.
+    """
+
+    magnitude: Tensor
+    places: Tensor | None = None
+    of_rows: Tensor | None = None
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -29,21 +43,18 @@ def largest_magnitude(x: Tensor, by_row: bool) -> Largest:
         x: real values.
         by_row: one for each index of the first dimension.
 
-    Returns:
-        The magnitudes, 0-d or ``[rows, 1]``; and for rows where they lie, ``[rows, 1]``.
-
     Example:
-        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [0.0, 2.0]]), by_row=True)[0]
+        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [0.0, 2.0]]), by_row=True).magnitude
         tensor([[3.],
                 [2.]])
     """
     if by_row:
-        magnitudes, places = torch.abs(_rows(x)).max(1, keepdim=True)
-        return magnitudes, places
-    if x.numel() <= _LARGE:
-        return torch.abs(x).amax(), None
-    smallest, largest = torch.aminmax(x)
-    return torch.maximum(smallest.neg(), largest), None
+        return Largest(*torch.abs(_rows(x)).max(1, keepdim=True))
+    if x.numel() <= _LARGE or x.dim() < 2:
+        return Largest(torch.abs(x).amax())
+    rows = _rows(x)
+    of_rows = torch.maximum(rows.amin(1).neg_(), rows.amax(1))
+    return Largest(of_rows.amax(), of_rows=of_rows)
 
 
 def add_at_largest(grad_x: Tensor, x: Tensor, largest: Largest, grad: Tensor) -> None:
@@ -61,26 +72,19 @@ def add_at_largest(grad_x: Tensor, x: Tensor, largest: Largest, grad: Tensor) ->
         >>> grad_x
         tensor([ 0.0000, -0.5000])
     """
-    magnitude, places = largest
+    magnitude, places, of_rows = largest
     if places is not None:
         signs = _rows(x).gather(1, places).sign_()
         grad_x.view(len(x), -1).scatter_add_(1, places, signs.mul_(grad))
-        return
-    blocks = _blocks_with_largest(grad_x, x, magnitude)
-    masks = [torch.abs(block).eq_(magnitude) for _, block in blocks]
-    count = torch.stack([mask.sum() for mask in masks]).sum() if len(masks) > 1 else masks[0].sum()
-    share = grad / count
-    for mask, (grad_block, block) in zip(masks, blocks, strict=True):
-        grad_block.addcmul_(mask.mul_(torch.sign(block)), share)
+    elif of_rows is not None:
+        found = of_rows.eq(magnitude).nonzero().squeeze(1)
+        grad_x.index_add_(0, found, _shares(x[found], magnitude, grad))
+    else:
+        grad_x.add_(_shares(x, magnitude, grad))
 
 
-def _blocks_with_largest(
-    grad_x: Tensor, x: Tensor, magnitude: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """The parts of a large tensor that hold an element of largest magnitude; a small one whole."""
-    is_flat = x.is_contiguous() and grad_x.is_contiguous()
-    if x.numel() <= _LARGE or x.device.type != "cpu" or not is_flat:
-        return [(grad_x, x)]
-    pairs = zip(grad_x.view(-1).split(_LARGE), x.view(-1).split(_LARGE), strict=True)
-    found = [pair for pair in pairs if bool(largest_magnitude(pair[1], False)[0] == magnitude)]
-    return found or [(grad_x, x)]  # none: a NaN is equal to nothing
+def _shares(x: Tensor, magnitude: Tensor, grad: Tensor) -> Tensor:
+    """The gradient, shared equally by the elements of a magnitude, with their signs."""
+    mask = torch.abs(x).eq_(magnitude)
+    share = grad / mask.sum()
+    return mask.mul_(torch.sign(x)).mul_(share)
