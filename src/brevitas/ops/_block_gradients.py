@@ -1,8 +1,8 @@
 """Gradients of the fake-quantization operation on a CPU, block by block. Layer: ops (L1).
 
 An operation on a large tensor writes to fresh memory, whose pages cost more time than arithmetic
-does. Blocks of it are worked on in scratch memory that stays in the cache of a core, and
-each gradient is written once.
+does. Blocks of it are worked on in scratch memory that stays in the cache of a core, and each
+gradient is written once.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevitas.ops._elementwise import reduced_to
+from brevitas.ops._elementwise import is_expandable, is_plain_eager, reduced_to
+from brevitas.ops._operands import FakeQuantPlan, Operands
 from brevitas.ops.layout import layout_of
 
-__all__ = ["ROUNDING_OUT", "block_gradients"]
+__all__ = ["block_gradients"]
 
-#: Roundings that write to memory that is given, by their names in the QONNX specification.
-ROUNDING_OUT: dict[str, Callable[..., Tensor]] = {
+# Elements of a block: what it needs fits into the cache of a core, and a call costs little beside.
+BLOCK = 131072
+# Roundings that write to memory that is given, by their names in the QONNX specification.
+_ROUNDING: dict[str, Callable[..., Tensor]] = {
     "ROUND": torch.round,
     "CEIL": torch.ceil,
     "FLOOR": torch.floor,
     "ROUND_TO_ZERO": torch.trunc,
 }
-# Elements of a block: what it needs fits into the cache of a core, and a call costs little beside.
-BLOCK = 131072
 # Zero where the second tensor lies outside of two numbers, elsewhere the first.
 _inside = torch.ops.aten.hardtanh_backward.default
 _inside_out = torch.ops.aten.hardtanh_backward.grad_input
+
+#: Gradients for ``x``, scale and zero point; None for each that is not asked for.
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 @lru_cache
@@ -45,45 +49,33 @@ def _next_outside(lower: float, upper: float, dtype: torch.dtype) -> tuple[float
 
 
 def block_gradients(
-    grad: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    limits: tuple[float, float],
-    rounding: str,
-    needs: tuple[bool, ...],
-    rectifies: bool = False,
-    passes: bool = False,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
-    """Gradients for ``x``, scale and zero point, by the equations of ``input_gradients``.
-
-    The mask of PyTorch's kernel does not treat all NaN alike: they are left to other code.
+    grad: Tensor, operands: Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
+) -> Gradients | None:
+    """Gradients by the equations of ``input_gradients``.
 
     Args:
         grad: gradient of the result, not in half precision.
-        x: real values, in the shape of ``grad``.
-        scale: real value of one integer step.
-        zero_point: integer that stands for zero; None means zero.
-        limits: smallest and largest integer.
-        rounding: one of ``ROUNDING_OUT``.
-        needs: which of the three are asked for.
-        rectifies: whether values up to zero count as clamped.
-        passes: whether clamped values pass their gradient all the same, which is ``grad`` then.
+        operands: those of the operation, ``x`` not in half precision.
+        plan: rounding and clamp.
+        needs: which of ``x``, scale and zero point need a gradient.
 
     Returns:
-        The three gradients, None for each that is not asked for; None where there may be a NaN.
+        The gradients; None where other code has to find them: with limits that are tensors, on
+        other devices, under a tracer, for a gradient of a gradient, or where there may be a NaN,
+        which PyTorch's mask does not treat alike everywhere.
 
     Example:
-        >>> x, scale = torch.tensor([0.6, 9.0]), torch.tensor(0.5)
-        >>> block_gradients(torch.ones(2), x, scale, None, (-4, 3), "ROUND", (True, True, False))
+        >>> operands = Operands(torch.tensor([0.6, 9.0]), torch.tensor(0.5), None, -4.0, 3.0)
+        >>> block_gradients(torch.ones(2), operands, FakeQuantPlan(), (True, True, False))
         (tensor([1., 0.]), tensor(2.8000), None)
     """
-    kind = _PassingBlock if passes else _Block
-    work = kind(limits, ROUNDING_OUT[rounding], rectifies, needs, x.dtype)
-    parameters = (scale, zero_point)
-    pieces = _pieces(grad, x, parameters, passes)
+    if not _is_served(grad, operands, plan):
+        return None
+    work = _Block(operands, plan, needs)
+    parameters = (operands.scale, operands.zero_point)
+    pieces = _pieces(grad, operands, plan)
     if pieces is None:
-        grad_x = work.run(grad, x, None, *parameters)
+        grad_x = work.run(grad, operands.x, None, *parameters)
         of_scale, of_zero_point = (parts[0] if parts else None for parts in work.found)
     else:
         grad_x, by_row, blocks = pieces
@@ -98,8 +90,21 @@ def block_gradients(
     return grad_x if needs[0] else None, of_scale, of_zero_point
 
 
+def _is_served(grad: Tensor, operands: Operands, plan: FakeQuantPlan) -> bool:
+    x, scale, zero_point, lower, upper, output_scale, _ = operands
+    if isinstance(lower, Tensor) or isinstance(upper, Tensor) or output_scale is not None:
+        return False
+    if plan.rounding not in _ROUNDING or (plan.clamp_passes_gradient and plan.rectifies):
+        return False
+    tensors = (grad, x, scale) if zero_point is None else (grad, x, scale, zero_point)
+    if torch.is_grad_enabled() or not all(is_plain_eager(tensor) for tensor in tensors):
+        return False
+    is_dense = x.device.type == "cpu" and grad.layout is torch.strided
+    return is_dense and (zero_point is None or is_expandable(zero_point, x))
+
+
 def _pieces(
-    grad: Tensor, x: Tensor, parameters: tuple[Tensor | None, ...], passes: bool
+    grad: Tensor, operands: Operands, plan: FakeQuantPlan
 ) -> tuple[Tensor, bool, Iterable[tuple[Any, ...]]] | None:
     """Split large tensors; None for those that are worked on as a whole.
 
@@ -107,6 +112,7 @@ def _pieces(
         Memory for the gradient of ``x``; whether each block has channels of its own; and blocks of
         ``grad``, ``x``, that memory and the parameters.
     """
+    x, *parameters = operands[:3]
     most = BLOCK * torch.get_num_threads()
     if x.numel() <= most:
         return None
@@ -114,20 +120,18 @@ def _pieces(
     if layout is None:
         return None
     has_gaps = layout.order is None and not x.is_contiguous()
-    if passes:
+    if plan.clamp_passes_gradient:
         grad_x = grad
-    elif has_gaps:
-        grad_x = torch.empty(x.shape, dtype=x.dtype)
     else:
-        grad_x = torch.empty_like(x)
-    operands = [layout.flatten(tensor) for tensor in (grad, x, grad_x)]
+        grad_x = x.new_empty(x.shape) if has_gaps else torch.empty_like(x)
+    tensors = [layout.flatten(tensor) for tensor in (grad, x, grad_x)]
     channels = [None if p is None else layout.flatten_channels(p) for p in parameters]
     size = max(1, most * layout.size[0] // x.numel())
     by_row = layout.kind in ("rows", "elements", "groups")
     split = (
         p.split(size) if p is not None and by_row and p.dim() > 0 else repeat(p) for p in channels
     )
-    blocks = zip(*(tensor.split(size) for tensor in operands), *split, strict=False)
+    blocks = zip(*(tensor.split(size) for tensor in tensors), *split, strict=False)
     return grad_x, by_row, blocks
 
 
@@ -148,16 +152,12 @@ class _Block:
         checked: sums that are NaN where a value is.
     """
 
-    def __init__(
-        self,
-        limits: tuple[float, float],
-        round_: Callable[..., Tensor],
-        rectifies: bool,
-        needs: tuple[bool, ...],
-        dtype: torch.dtype,
-    ) -> None:
-        self.limits, self.outside = limits, _next_outside(*limits, dtype)
-        self.round, self.rectifies, self.needs = round_, rectifies, needs
+    def __init__(self, operands: Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]) -> None:
+        assert not isinstance(operands.lower, Tensor) and not isinstance(operands.upper, Tensor)
+        self.limits = (operands.lower, operands.upper)
+        self.outside = _next_outside(*self.limits, operands.x.dtype)
+        self.round, self.rectifies = _ROUNDING[plan.rounding], plan.rectifies
+        self.passes, self.needs = plan.clamp_passes_gradient, needs
         self.ratio: Tensor | None = None
         self.integer: Tensor | None = None
         self.found: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -173,15 +173,12 @@ class _Block:
     ) -> Tensor:
         """Return the gradient of a block of ``x``, and keep what it adds to the others."""
         ratio, integer = self._rounded(x, scale, zero_point)
-        if not self.needs[1]:
+        grad_x = self._masked(grad, integer, grad_x)
+        if not (self.passes or self.needs[1]):
             self.checked.append(integer.sum())
-        if grad_x is None:
-            grad_x = _inside(grad, integer, *self.outside)
-        else:
-            _inside_out(grad, integer, *self.outside, grad_input=grad_x)
-        assert grad_x is not None
         if self.needs[1]:
-            _inside_out(ratio, integer, *self.outside, grad_input=ratio)
+            if not self.passes:
+                _inside_out(ratio, integer, *self.outside, grad_input=ratio)
             steps = integer.clamp_(*self.limits)
             steps = steps if zero_point is None else steps.sub_(zero_point)
             self._keep(0, steps.sub_(ratio), grad, scale)
@@ -190,6 +187,14 @@ class _Block:
             clamped = torch.sub(grad_x, grad, out=integer)
             self._keep(1, clamped, scale, zero_point)
         return grad_x
+
+    def _masked(self, grad: Tensor, integer: Tensor, grad_x: Tensor | None) -> Tensor:
+        """The gradient where nothing is clamped, zero elsewhere, in memory that may be given."""
+        if self.passes:
+            return grad
+        if grad_x is None:
+            return _inside(grad, integer, *self.outside)
+        return _inside_out(grad, integer, *self.outside, grad_input=grad_x)
 
     def _rounded(
         self, x: Tensor, scale: Tensor, zero_point: Tensor | None
@@ -213,29 +218,8 @@ class _Block:
         else:
             product = reduced_to(parameter, terms.mul_(factor))
         self.found[index].append(product.clone() if product is terms else product)
-        if index == 0:
+        if index == 0 and not self.passes:
             self.checked.append(product if product.dim() == 0 else product.sum())
-
-
-class _PassingBlock(_Block):
-    """Works on blocks of which no element counts as clamped: the gradient passes as it is."""
-
-    def run(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        grad_x: Tensor | None,
-        scale: Tensor,
-        zero_point: Tensor | None,
-    ) -> Tensor:
-        if self.needs[1]:
-            ratio, integer = self._rounded(x, scale, zero_point)
-            steps = integer.clamp_(*self.limits)
-            steps = steps if zero_point is None else steps.sub_(zero_point)
-            self._keep(0, steps.sub_(ratio), grad, scale)
-        if self.needs[2] and zero_point is not None:
-            self.found[1].append(torch.zeros_like(zero_point))
-        return grad
 
 
 def _start(memory: Tensor | None, x: Tensor) -> Tensor | None:

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevitas.ops._block_gradients import ROUNDING_OUT, block_gradients
-from brevitas.ops._elementwise import is_expandable, is_plain_eager, reduced_to
+from brevitas.ops._block_gradients import block_gradients
+from brevitas.ops._elementwise import reduced_to
 from brevitas.ops._operands import ROUNDING_MODES, FakeQuantPlan, Operands
 from brevitas.utils.autograd import DirectFunction
 from brevitas.utils.torch_utils import widened
 
 __all__ = ["input_gradients"]
-
-Gradients = tuple[Tensor | None, ...]
 
 
 class _StraightThrough(DirectFunction):
@@ -48,9 +46,11 @@ def input_gradients(
     """
     x, scale, zero_point, lower, upper, output_scale, _ = operands
     grad = widened(grad)
-    found = _gradients_in_blocks(grad, operands, plan, needs)
+    found = block_gradients(grad, operands._replace(x=widened(x)), plan, needs)
     if found is not None:
-        return found
+        of_x, of_scale, of_zero_point = found
+        of_x = None if of_x is None else of_x.to(x.dtype)
+        return of_x, of_scale, of_zero_point, None, None, None, None
     ratio = widened(x) / scale
     shifted = ratio if zero_point is None else ratio + zero_point
     differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -77,33 +77,6 @@ def input_gradients(
         return (*_grid_gradients(*found), *bounds, None, None)
     *grads, of_scale, of_zero_point = _two_grid_gradients(*found)
     return (*grads, *bounds, of_scale, of_zero_point)
-
-
-def _gradients_in_blocks(
-    grad: Tensor, operands: Operands, plan: FakeQuantPlan, needs: tuple[bool, ...]
-) -> Gradients | None:
-    """The gradients by operations that write to memory that is given; None where they cannot."""
-    x, scale, zero_point, lower, upper, output_scale, _ = operands
-    if isinstance(lower, Tensor) or isinstance(upper, Tensor) or output_scale is not None:
-        return None
-    passes = plan.clamp_passes_gradient
-    if plan.rounding not in ROUNDING_OUT or torch.is_grad_enabled() or (passes and plan.rectifies):
-        return None
-    if zero_point is not None and not is_expandable(zero_point, x):
-        return None
-    tensors = (grad, x, scale) if zero_point is None else (grad, x, scale, zero_point)
-    if not all(is_plain_eager(tensor) for tensor in tensors):
-        return None
-    if x.device.type != "cpu" or grad.layout is not torch.strided:
-        return None
-    operands = (grad, widened(x), scale, zero_point)
-    how = (plan.rounding, needs, plan.rectifies, passes)
-    found = block_gradients(*operands, (lower, upper), *how)
-    if found is None:
-        return None
-    of_x, of_scale, of_zero_point = found
-    of_x = None if of_x is None else of_x.to(x.dtype)
-    return of_x, of_scale, of_zero_point, None, None, None, None
 
 
 def _grid_gradients(
@@ -161,5 +134,3 @@ def _where_not(mask: Tensor | None, values: Tensor) -> Tensor:
 
 def _round(x: Tensor, rounding: str) -> Tensor:
     return ROUNDING_MODES[rounding](x)
-
-

@@ -64,5 +64,3 @@ class Operands(NamedTuple):
         if isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor):
             return clamp_by_tensors(integer, self.lower, self.upper)
         return integer.clamp(self.lower, self.upper)
-
-

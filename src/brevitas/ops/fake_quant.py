@@ -48,6 +48,7 @@ IN_PLACE_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "DPU": dpu_round,
 }
 
+
 def to_integer(
     x: Tensor, scale: Tensor, zero_point: Tensor | None, lower: Bound, upper: Bound, rounding: str
 ) -> Tensor:

@@ -21,7 +21,6 @@ __all__ = ["Program", "Region", "can_run_region", "compiler_works", "runs_eagerl
 Parameters = tuple[Tensor | None, ...]
 
 
-
 def runs_eagerly(x: Tensor) -> bool:
     """Whether a call on ``x`` runs as plain eager code that nobody else looks into.
 

@@ -1,6 +1,6 @@
 """A positive scale from a statistic or a learned value, in one operation. Layer: ops (L1).
 
-    scale = max(|value|, smallest) / threshold
+scale = max(|value|, smallest) / threshold
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def requantizer_of(value: Tensor) -> Requantizer | None:
         >>> requantizer.quantize(*requantizer.operands).tolist(), requantizer_of(scale * 2)
         ([0.5, -3.5], None)
     """
-    node = value.grad_fn
-    return node.requantizer if isinstance(node, _SelfScaledFn._backward_cls) else None  # pyright: ignore[reportAttributeAccessIssue]
+    node: Any = value.grad_fn
+    return node.requantizer if type(node) is _SelfScaledFn._backward_cls else None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _SelfScaledFn(DirectFunction):

@@ -30,7 +30,7 @@ from brevitas.ops.scale import positive_scale
 from brevitas.ops.self_scaled import self_scaled_quant
 from brevitas.utils.torch_utils import widened
 
-__all__ = ["quantize_directly", "source_before_rectified"]
+__all__ = ["quantize_directly", "source_before_rectified", "value_on_scale"]
 
 _WIDE = (torch.float32, torch.float64)
 
@@ -48,14 +48,19 @@ def quantize_directly(
     """
     constants = recipe.constants()
     shape = None if source is not None else recipe.scale_shape(x)
-    in_groups = viewed(recipe.int_quant, x)
-    if shape is not None and x.dtype in _WIDE and in_groups is x:
+    if shape is not None and x.dtype in _WIDE and viewed(recipe.int_quant, x) is x:
         how = recipe.self_scaled(plan, shape)
         value, scale = self_scaled_quant(x, constants.threshold, how)
     else:
         scale = _scale(recipe, source or recipe.scaling.read(x), constants.threshold)
-        value = fake_quant(in_groups, scale, None, constants.lower, constants.upper, plan)
+        value = value_on_scale(recipe, x, scale, plan)
     return value, scale, constants.zero_point, constants.bit_width
+
+
+def value_on_scale(recipe: Recipe, x: Tensor, scale: Tensor, plan: FakeQuantPlan) -> Tensor:
+    """Return the quantized value of ``x`` on a scale that is known."""
+    constants, in_groups = recipe.constants(), viewed(recipe.int_quant, x)
+    return fake_quant(in_groups, scale, None, constants.lower, constants.upper, plan)
 
 
 def _scale(recipe: Recipe, source: ScaleSource, threshold: Tensor) -> Tensor:

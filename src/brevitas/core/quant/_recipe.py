@@ -123,9 +123,6 @@ class Recipe:
         self.watched = Watched([part for part in baked if part is not None], read)
         self.smallest: float | None = None
         self.is_direct = self.plan is not None and self.is_usable and self._is_direct()
-        rectifies = self.is_direct and not self.int_quant.signed
-        #: The same with a rectified linear unit before it, where the smallest integer is zero.
-        self.rectified_plan = replace(self.plan, rectifies=True) if rectifies else None
         self._made_of: tuple[Any, ...] = ()
         self._constants: Constants | None = None
 
@@ -155,11 +152,19 @@ class Recipe:
         )
         return has_numbers and is_magnitude and is_zero(self.zero_point)
 
-    @property
-    def runs_directly(self) -> bool:
-        """Whether a call now may leave out the parts: no delay, no hook for all modules."""
+    def direct_plan(self, rectifies: bool = False) -> FakeQuantPlan | None:
+        """The plan of a call now that leaves out the parts; None where it has to call them.
+
+        Args:
+            rectifies: whether a rectified linear unit before the quantizer is part of it, which
+                needs a smallest integer of zero.
+        """
         is_delayed = self.delay is not None and self.delay.may_delay
-        return self.is_direct and not is_delayed and not has_global_hooks()
+        if not self.is_direct or self.plan is None or is_delayed or has_global_hooks():
+            return None
+        if not rectifies:
+            return self.plan
+        return None if self.int_quant.signed else replace(self.plan, rectifies=True)
 
     def is_of(self, parts: dict[str, Any]) -> bool:
         """True while the parts are those that it was made of, unchanged."""

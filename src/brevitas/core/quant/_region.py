@@ -82,10 +82,11 @@ def quantize_in_region(
         return None
     parts: dict[str, Any] = tensor_quant._modules
     bit_width = parts["msb_clamp_bit_width_impl"]()
-    shape = recipe.scale_shape(x) if source is None else None
-    if shape is None:
-        source = source or recipe.scaling.read(x)
-        shape = source.tensor.shape
+    found_inside = recipe.scale_shape(x) if source is None else None
+    if found_inside is None and source is None:
+        source = recipe.scaling.read(x)
+    shape = found_inside if source is None else source.tensor.shape
+    assert shape is not None
     shift = recipe.shift
     offset = None if shift is None else recipe.zero_point.read(x)
     int_quant = parts["int_quant"]

@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
-from brevitas.core.quant._direct import quantize_directly, source_before_rectified
+from brevitas.core.quant._direct import (
+    quantize_directly,
+    source_before_rectified,
+    value_on_scale,
+)
 from brevitas.core.quant._fused import (
     bounds,
     constant_bounds,
@@ -157,29 +161,31 @@ class RescalingIntQuant(nn.Module):
         if not is_plain_eager(x):
             return None
         recipe = recipe_of(self)
-        if not recipe.runs_directly or recipe.rectified_plan is None:
+        plan = recipe.direct_plan(rectifies=True)
+        source = None if plan is None else source_before_rectified(recipe.scaling, x)
+        if plan is None or source is None:
             return None
-        source = source_before_rectified(recipe.scaling, x)
-        if source is None:
-            return None
-        return self._quantize(x, recipe, recipe.rectified_plan, source)
+        return self._quantize(x, recipe, plan, source)
 
     def _quantize(
         self, x: Tensor, recipe: Recipe, plan: FakeQuantPlan, source: ScaleSource | None = None
     ) -> QuantOutput:
         """Quantize without calling the parts, compiled where asked for."""
         if config.JIT_ENABLED and can_run_region(x):
-            value, *grid = quantize_in_region(self, x, plan, source) or (None,)
-            if value is not None:
-                return value, *grid
+            outputs = quantize_in_region(self, x, plan, source)
+            if outputs is not None:
+                value, scale, zero_point, bit_width = outputs
+                value = value_on_scale(recipe, x, scale, plan) if value is None else value
+                return value, scale, zero_point, bit_width
         return quantize_directly(recipe, x, plan, source)
 
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
         if is_plain_eager(x):
             recipe = recipe_of(self)
-            if recipe.runs_directly:
-                return self._quantize(x, recipe, recipe.plan)
+            plan = recipe.direct_plan()
+            if plan is not None:
+                return self._quantize(x, recipe, plan)
         parts: dict[str, Any] = self._modules
         int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
         zero_point_impl = parts["zero_point_impl"]

@@ -17,8 +17,8 @@ from brevitas.core.quant import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
     RescalingIntQuant,
+    _direct,
 )
-from brevitas.core.quant import _direct
 from brevitas.core.quant import int as int_module
 from brevitas.core.scaling import ConstScaling, IntScaling, ParameterScaling
 from brevitas.core.utils import StatelessBuffer
