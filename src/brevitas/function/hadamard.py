@@ -2,8 +2,8 @@
 
 Layer: function (L1).
 
-For `n = k * 2**m` the matrix is `F (x) S`, the Kronecker product of a Hadamard matrix F of size k and
-of Sylvester's of size `2**m`, which is itself a product of small ones.
+For `n = k * 2**m` the matrix is `F (x) S`, the Kronecker product of a Hadamard matrix F of size k
+and of Sylvester's of size `2**m`, which is itself a product of small ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "next_hadamard_size",
 ]
 
-# Sylvester's matrix is applied in pieces of at most 2**4 rows: the fastest of 2**3 to 2**6 measured.
+# Sylvester's matrix is applied in pieces of at most 2**4 rows, the fastest of 2**3 to 2**6.
 _LARGEST_PIECE = 4
 
 
@@ -148,9 +148,9 @@ def _kronecker_product(x: Tensor, matrices: list[Tensor]) -> Tensor:
 def hadamard_transform(x: Tensor, factor: Tensor | None = None, transpose: bool = False) -> Tensor:
     """Rotate the last dimension by the normalized Hadamard matrix of its size.
 
-    `y = H x` with `H = (F (x) S) / sqrt(n)`, S Sylvester's matrix of `n / k` rows. H is orthonormal:
-    `H @ H.T = I`, and norms are kept. Takes `O(n log n)` operations for each vector; half-precision
-    values are computed in float32 and rounded once, also under autocast.
+    `y = H x` with `H = (F (x) S) / sqrt(n)`, S Sylvester's matrix of `n / k` rows. H is
+    orthonormal, `H @ H.T = I`, so that norms are kept. Takes `O(n log n)` operations for each
+    vector; half-precision values are computed in float32 and rounded once, also under autocast.
 
     Args:
         x: Values, `[..., n]`; integers are taken as floats.
@@ -179,12 +179,11 @@ def hadamard_transform(x: Tensor, factor: Tensor | None = None, transpose: bool 
             f"last dimension of size {size}, Hadamard factor of {factor.shape[0]} rows: expected a "
             f"size of {factor.shape[0]} * 2**m."
         )
-    values = (
-        widened(x) if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
-    )
+    is_number = x.is_floating_point() or x.is_complex()
+    values = widened(x) if is_number else x.to(torch.get_default_dtype())
     with _full_precision(x.device.type):
         rotated = _rotate(values, factor, transpose)
-    return rotated.to(x.dtype) if x.is_floating_point() else rotated
+    return rotated.to(x.dtype) if is_number else rotated
 
 
 def _rotate(x: Tensor, factor: Tensor | None, transpose: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers whose input is scaled or rotated first, so that it is easier to quantize. Layer: nn (L6)."""
+"""Layers whose input is scaled or rotated first, to be easier to quantize. Layer: nn (L6)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ INPUT_NAMES = ("input", "inp", "query", "hidden_states", "x")
 # All three are multiplied by a weight of the layer, and that weight was changed for all three.
 _ATTENTION_INPUTS = ("query", "key", "value")
 _ATTENTION = (nn.MultiheadAttention, QuantMultiheadAttention)
+
+_ANY = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 # CUDA kernel of the optional package of that name: `(x, scale) -> x`; None where not installed.
 fast_hadamard_transform: Callable[[Tensor, float], Tensor] | None = optional(
@@ -257,22 +259,19 @@ def _input_place(layer: nn.Module) -> tuple[int | None, str | None]:
     Read anew at each call: a layer inside of another is replaced when a model is quantized.
     """
     parameters = inspect.signature(layer.forward).parameters
-    kinds = {parameter.kind for parameter in parameters.values()}
     for place, (name, parameter) in enumerate(parameters.items()):
         if name in INPUT_NAMES:
             by_keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
             return (None if by_keyword else place), name
-    if inspect.Parameter.VAR_POSITIONAL in kinds and len(parameters) == len(kinds & _ANY):
-        return 0, None
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if kinds and kinds <= _ANY:
+        return (0 if inspect.Parameter.VAR_POSITIONAL in kinds else None), None
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return None, None
     raise ValueError(
         f"{type(layer).__name__}.forward{inspect.signature(layer.forward)}: expected an argument "
         f"named {', '.join(INPUT_NAMES)}. Wrap the layer in a module that has one."
     )
-
-
-_ANY = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def _check_module(owner: str, name: str, given: object) -> None:
