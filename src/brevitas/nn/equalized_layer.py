@@ -58,7 +58,8 @@ class EqualizedModule(nn.Module, LayerProtocol, ExportMixin):
 
     Example:
         >>> import brevitas.nn as qnn
-        >>> layer = EqualizedModule(qnn.ScaleBias(4, bias=False), nn.Linear(4, 2))
+        >>> scale = qnn.ScaleBias(4, bias=False, runtime_shape=(1, -1))
+        >>> layer = EqualizedModule(scale, nn.Linear(4, 2))
         >>> layer(torch.randn(3, 4)).shape
         torch.Size([3, 2])
 

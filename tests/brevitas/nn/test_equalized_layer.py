@@ -169,7 +169,9 @@ def test_blocks_of_features(hidden_dim):
 
 def modules():
     return (
-        EqualizedModule(qnn.ScaleBias(12, bias=False), qnn.QuantLinear(12, 4)),
+        EqualizedModule(
+            qnn.ScaleBias(12, bias=False, runtime_shape=(1, -1)), qnn.QuantLinear(12, 4)
+        ),
         RotatedModule(qnn.QuantLinear(12, 4), hadamard_factor(12)),
         RotatedModule(qnn.QuantLinear(4, 4), hidden_dim=4),
     )
