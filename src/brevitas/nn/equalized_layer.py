@@ -180,14 +180,17 @@ class RotatedModule(nn.Module):
 
 
 def functional_rotate_input(inp: Tensor | QuantTensor, transpose: bool = False) -> Tensor:
-    """Rotate the last dimension by the normalized Hadamard matrix of its size.
+    """Rotate vectors by the normalized Hadamard matrix of their size.
 
-    ``y = H x``, or ``y = H.T x``, with the H of `hadamard_transform`.
+    ``y = H x``, with the H of `hadamard_transform`. Scalar products stay: rotated queries times
+    rotated keys are the scores of before. To rotate back, use ``hadamard_transform(y,
+    transpose=True)``.
 
     Args:
-        inp: ``[..., n]`` with n a power of two, or one times a known factor; of a quantized tensor,
-            its value.
-        transpose: rotate back.
+        inp: vectors ``[..., n]``, with n a power of two, or one times a known factor; of a
+            quantized tensor, its value.
+        transpose: the tensor is transposed, ``[..., n, vectors]``, like the keys in
+            ``query @ key``; so is the result.
 
     Returns:
         Plain tensor of the shape and dtype of ``inp``.
@@ -196,22 +199,23 @@ def functional_rotate_input(inp: Tensor | QuantTensor, transpose: bool = False) 
         ValueError: no Hadamard matrix of size n is known.
 
     Example:
-        >>> x = torch.randn(3, 24)
-        >>> back = functional_rotate_input(functional_rotate_input(x), transpose=True)
-        >>> torch.allclose(back, x, atol=1e-5)
+        >>> query, key = torch.randn(5, 24), torch.randn(24, 7)
+        >>> rotated = functional_rotate_input(query) @ functional_rotate_input(key, transpose=True)
+        >>> torch.allclose(rotated, query @ key, atol=1e-4)
         True
     """
-    return _rotated(plain(inp), None, transpose)
+    value: Tensor = plain(inp)
+    return _rotated(value.mT, None).mT if transpose else _rotated(value, None)
 
 
-def _rotated(value: Tensor, factor: Tensor | None, transpose: bool = False) -> Tensor:
+def _rotated(value: Tensor, factor: Tensor | None) -> Tensor:
     size = value.shape[-1]
     kernel = fast_hadamard_transform
     # The kernel is opaque to a compiler, which fuses the products on its own.
     if kernel is None or factor is not None or torch.compiler.is_compiling() or not value.is_cuda:
-        return hadamard_transform(value, factor, transpose)
+        return hadamard_transform(value, factor)
     if not (is_power_of_two(size) and value.is_floating_point()):
-        return hadamard_transform(value, factor, transpose)
+        return hadamard_transform(value)
     return kernel(value, 1 / math.sqrt(size))
 
 

@@ -115,14 +115,24 @@ def test_rotation_of_a_layer_is_undone_in_its_weight(size):
     torch.testing.assert_close(RotatedModule(layer)(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_rotate_input_and_back():
-    x = random(3, 24)
+def test_rotate_input():
+    x = random(2, 3, 24)
     rotated = functional_rotate_input(x)
     assert torch.equal(rotated, hadamard_transform(x))
-    back = functional_rotate_input(rotated, transpose=True)
-    torch.testing.assert_close(back, x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(hadamard_transform(rotated, transpose=True), x, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="size=7"):
-        functional_rotate_input(x[:, :7])
+        functional_rotate_input(x[..., :7])
+
+
+def test_rotate_transposed_input():
+    """The vectors are columns, before and after; products with rotated rows stay."""
+    keys = random(2, 24, 5)
+    rotated = functional_rotate_input(keys, transpose=True)
+    assert torch.equal(rotated, functional_rotate_input(keys.mT.contiguous()).mT)
+    queries = random(2, 3, 24)
+    torch.testing.assert_close(
+        functional_rotate_input(queries) @ rotated, queries @ keys, atol=1e-4, rtol=0
+    )
 
 
 def test_quantized_inputs_are_rotated_by_value():
