@@ -58,15 +58,6 @@ def test_learned_and_fixed_scale():
     assert learned.scale.grad is not None
 
 
-def test_compiles_and_copies():
-    layer, x = qnn.HadamardClassifier(8, 4), torch.randn(3, 8)
-    expected = layer(x)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for other in (compiled, copy.deepcopy(layer)):
-        assert torch.equal(other(x), expected)
-    torch._dynamo.reset()
-
-
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="out_channels=0: expected an int >= 1"):
         qnn.HadamardClassifier(8, 0)
