@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks [--only TEXT] [--json FILE] [--write] [--peer NAME=PYTHON]``.
+"""Command line: ``python -m benchmarks``; ``--help`` lists its options.
 
 Each peer is a library in the interpreter that has it, measured in turns with this one. Rows may be
 measured by several calls that share a file of figures:

@@ -139,6 +139,8 @@ def workers(
                 twins.ask("begin", list(case))
                 found.append((peer, twins, ""))
             except (Unsupported, WorkerError) as reason:
+                if peer.is_own and isinstance(reason, WorkerError):
+                    raise
                 found.append((peer, None, str(reason)))
         yield found
     finally:
@@ -178,33 +180,51 @@ def figures(
 
     Returns:
         A figure for each, or ``{"unsupported": reason}``.
+
+    Raises:
+        WorkerError: This library itself failed; where a peer fails, the error is its reason.
     """
     results: dict[Peer, dict[str, Any]] = {}
     with workers(peers, case, threads) as found:
+        able: dict[Peer, RemoteTwins] = {}
         for peer, twins, reason in found:
-            if twins is None:
-                results[peer] = {"unsupported": reason}
-        able = {peer: twins for peer, twins, _ in found if twins is not None}
-        # Two first runs show who cannot do it: it must not stop the others.
-        for peer, twins in list(able.items()):
             try:
-                if measure == "time":
-                    twins.run(QUANTIZED), twins.run(QUANTIZED)
-                else:
-                    results[peer] = exact(twins.ask, measure)
-            except (Unsupported, WorkerError) as reason:
-                results[peer] = {"unsupported": str(reason)}
-                del able[peer]
+                if twins is None:
+                    raise Unsupported(reason)
+                results[peer] = _first(twins, measure)
+                able[peer] = twins
+            except (Unsupported, WorkerError) as error:
+                if peer.is_own and isinstance(error, WorkerError):
+                    raise
+                results[peer] = {"unsupported": str(error)}
         if measure == "time" and able:
-            runs: list[Callable[[], float]] = []
-            for twins in able.values():
-                runs += [lambda t=twins, v=version: t.run(v) for version in VERSIONS]
-            times = iter(in_turns(runs, budget * len(able)))
-            for peer, twins in able.items():
-                results[peer] = ratio(next(times), next(times))
-                if case.compiled:
-                    results[peer]["graphs"] = twins.compilations()
-    return {peer: results[peer] for peer in peers}
+            results |= _timed(able, case.compiled, budget * len(able))
+    return results
+
+
+def _first(twins: RemoteTwins, measure: str) -> dict[str, Any]:
+    """An exact figure; of times, two runs that show whether the twins can do it at all."""
+    if measure != "time":
+        return exact(twins.ask, measure)
+    for _ in range(2):
+        twins.run(QUANTIZED)
+    return {}
+
+
+def _timed(
+    able: dict[Peer, RemoteTwins], is_compiled: bool, budget: float
+) -> dict[Peer, dict[str, Any]]:
+    """Times of all twins in turns, as ratios."""
+    runs: list[Callable[[], float]] = []
+    for twins in able.values():
+        runs += [lambda t=twins, v=version: t.run(v) for version in VERSIONS]
+    times = iter(in_turns(runs, budget))
+    results: dict[Peer, dict[str, Any]] = {}
+    for peer, twins in able.items():
+        results[peer] = ratio(next(times), next(times))
+        if is_compiled:
+            results[peer]["graphs"] = twins.compilations()
+    return results
 
 
 def exact(ask: Callable[..., Any], measure: str) -> dict[str, Any]:

@@ -48,24 +48,26 @@ class Twins:
     Args:
         library: what quantizes one of them.
         case: what is done to them.
+        batch: how much of the input they see; None for all of it.
 
     Raises:
         Unsupported: The library cannot do that.
     """
 
-    def __init__(self, library: Library, case: Case) -> None:
+    def __init__(self, library: Library, case: Case, batch: int | None = None) -> None:
         if case.jit and not library.has_jit:
             raise Unsupported("no setting compiles quantizers alone.")
         if not case.learned and not library.has_statistics:
             raise Unsupported("there is no statistics phase.")
         self.library, self.case = library, case
         self.workload = WORKLOADS[case.workload]
-        self.x = self.workload.data()
+        self.x = self.workload.data()[:batch]
         self._modes = ExitStack()
         torch.manual_seed(0)
         quantized = self._quantized()
         torch.manual_seed(0)
-        self.models = {QUANTIZED: quantized, FLOAT: built_float(case.workload)}
+        # Plain modules, or what torch.compile makes of them.
+        self.models: dict[str, Any] = {QUANTIZED: quantized, FLOAT: built_float(case.workload)}
         evaluates = case.action in ("inference", "build")
         for model in self.models.values():
             model.train(not evaluates)

@@ -12,7 +12,7 @@ from benchmarks.twins import FLOAT, QUANTIZED, Case, Twins
 from benchmarks.worker import Worker, serve
 from torch import nn
 
-from benchmarks import peers, twins
+from benchmarks import measure, peers, twins
 from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
 
 BREVITAS = load_library("brevitas")
@@ -102,15 +102,21 @@ def test_worker_refuses_this_checkout_as_a_peer():
     assert "optimum" in answer["unsupported"]
 
 
+def test_a_reason_is_an_answer():
+    commands = ["load"], ["begin", list(Case("LSTM", "train"))]
+    _, answer = asked(Worker("torch-ao-fake-quant", ""), *commands)
+    assert answer == {"unsupported": "its recurrent layers are for inference only."}
+
+
 def test_peers_are_measured_in_turns_in_their_own_processes():
     """This library, and the same interpreter as a peer that offers PyTorch's fake quantization."""
-    peer = peers.Peer("torch-ao-fake-quant", peers.OWN.python)
-    case = Case("linear", "inference")
-    found = peers.figures([peers.OWN, peer], case, "operations", threads=1, budget=0.0)
-    assert found[peers.OWN]["operations"] == Twins(BREVITAS, case).operations(QUANTIZED)
-    assert found[peer]["reference_operations"] == Twins(BREVITAS, case).operations(FLOAT)
-    lstm = peers.figures([peer], Case("LSTM", "train"), "time", threads=1, budget=0.0)
-    assert lstm == {peer: {"unsupported": "its recurrent layers are for inference only."}}
+    measured = [peers.OWN, peers.Peer("torch-ao-fake-quant", peers.OWN.python)]
+    found = peers.figures(measured, Case("linear", "inference"), "time", threads=1, budget=0.0)
+    assert list(found) == measured
+    for figure in found.values():
+        assert figure["rounds"] == measure.ROUNDS[0]
+        # Quantizing is work: the float twin does less.
+        assert figure["ms"] > figure["reference_ms"] > 0.0
 
 
 @pytest.mark.parametrize("text", ["tensorflow=/bin/sh", "brevitas", "brevitas=/no/such/python"])
