@@ -92,6 +92,7 @@ def output_of(model: nn.Module, x: Tensor) -> Tensor:
 def train_step(model: nn.Module, x: Tensor) -> None:
     """Forward, a loss, backward; gradients start anew."""
     model.zero_grad(set_to_none=True)
+    x.grad = None
     output_of(model, x).square().mean().backward()
 
 

@@ -68,6 +68,8 @@ class Twins:
         torch.manual_seed(0)
         # Plain modules, or what torch.compile makes of them.
         self.models: dict[str, Any] = {QUANTIZED: quantized, FLOAT: built_float(case.workload)}
+        # Without parameters, a gradient is one of the input.
+        self.x.requires_grad_(not list(self.models[FLOAT].parameters()))
         evaluates = case.action in ("inference", "build")
         for model in self.models.values():
             model.train(not evaluates)

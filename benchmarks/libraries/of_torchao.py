@@ -21,7 +21,7 @@ class Torchao(Library):
     def build(self, workload: str) -> nn.Module:
         if workload not in _LINEAR_ONLY:
             raise Unsupported("its training with fake quantization has linear layers only.")
-        model = built_float(workload)
+        model = nn.Sequential(built_float(workload))  # layers are replaced inside of a model
         weight = IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True)
         token = IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False)
         activation = token if workload == "MLP" else None

@@ -35,12 +35,20 @@ def test_phases(learned):
 
 @pytest.mark.parametrize("action", ["calibrate", "correct_bias"])
 def test_each_calibration_has_a_model_that_has_seen_nothing(action):
-    pair = Twins(BREVITAS, Case("MLP", action))
+    pair = Twins(BREVITAS, Case("MLP", action), batch=4)
     before = pair.models[QUANTIZED][0].bias.clone()
     for _ in range(2):
         assert pair.run(QUANTIZED) > 0 and pair.run(FLOAT) > 0
     assert all(s.collecting for s in scalings(pair.models[QUANTIZED]))
     assert torch.equal(pair.models[QUANTIZED][0].bias, before)
+
+
+def test_what_has_no_parameters_has_a_gradient_of_its_input():
+    pair = Twins(BREVITAS, Case("ReLU", "train"), batch=2)
+    for version in (QUANTIZED, FLOAT):
+        pair.x.grad = None
+        assert pair.run(version) > 0
+        assert pair.x.grad is not None and pair.x.grad.shape == (2, 1024)
 
 
 @pytest.mark.parametrize("action", ["build", "inference"])
