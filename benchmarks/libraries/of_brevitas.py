@@ -83,7 +83,7 @@ class Brevitas(Library):
             manager = import_module("brevitas.export.inference.manager")
         except ImportError as error:
             raise Unsupported(f"its mode of inference does not import: {error}.") from error
-        return manager.quant_inference_mode(model)
+        return manager.quant_inference_mode(model, cache_quant_weight=True)
 
     def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
         _in_mode("calibration_mode", model, batches)

@@ -257,10 +257,9 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         """Quantize the operands, compute, quantize the output."""
         quant_input = self.input_quant(self.unpack_input(inp))
         quant_weight = self.quant_weight(quant_input)
-        bias = self.bias
+        bias, output_quant = self.bias, self.output_quant
         if bias is not None and self.bias_quant.is_quant_enabled:
             bias = self.bias_quant(bias, quant_input, quant_weight)
-        output_quant = self.output_quant
         keeps_metadata = self.return_quant_tensor and not output_quant.is_quant_enabled
         if keeps_metadata and _both_integer(quant_input, quant_weight):
             output: Any = self.inner_forward_impl(quant_input, quant_weight, bias)

@@ -46,7 +46,10 @@ class SelfScaledPlan(NamedTuple):
 
     def scale_of(self, magnitude: Tensor, threshold: Tensor) -> Tensor:
         """Scale of the largest magnitudes."""
-        return positive_scale(magnitude, self.smallest, threshold).view(self.scale_shape)
+        if self.smallest is not None:
+            magnitude = magnitude.clamp_min(self.smallest)
+        scale = magnitude / threshold
+        return scale if scale.shape == self.scale_shape else scale.view(self.scale_shape)
 
     def quantize(self, x: Tensor, scale: Tensor) -> Tensor:
         """Quantize on a grid that is given."""
@@ -178,7 +181,7 @@ def _differentiable_gradient(
     own = x.view_as(x)
     rows = own.reshape(own.shape[0], -1) if how.by_row else None
     magnitude = own.abs().amax() if rows is None else rows.abs().max(1, keepdim=True)[0]
-    scale = how.scale_of(magnitude, threshold)
+    scale = positive_scale(magnitude, how.smallest, threshold).view(how.scale_shape)
     pairs = zip((how.quantize(own, scale), scale), grads, strict=True)
     outputs, given = zip(*(pair for pair in pairs if pair[1] is not None), strict=True)
     return torch.autograd.grad(outputs, own, given, create_graph=True)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -123,6 +124,15 @@ class Recipe:
         self.watched = Watched([part for part in baked if part is not None], read)
         self.smallest: float | None = None
         self.is_direct = self.plan is not None and self.is_usable and self._is_direct()
+        self._tracked: Sequence[Tensor] = ()
+        #: Shape of the scale as declared; as it is for the last contiguous tensor, and its shape.
+        self._stated_shape: torch.Size | None = None
+        self._scale_shape: torch.Size | None = None
+        self._shape_asked: torch.Size | None = None
+        if self.largest_in is not None:
+            statistics = self.scaling.parameter_list_stats
+            self._tracked = statistics._tracked[0]
+            self._stated_shape = torch.Size(statistics.stats.stats_output_shape)
         self._made_of: tuple[Any, ...] = ()
         self._constants: Constants | None = None
 
@@ -205,11 +215,19 @@ class Recipe:
 
     def scale_shape(self, x: Tensor) -> torch.Size | None:
         """Shape of the scale where it follows from the largest magnitudes of ``x``, or None."""
-        if self.largest_in is None or len(self.scaling.parameter_list_stats._tracked[0]) != 1:
+        if self.largest_in is None or len(self._tracked) != 1:
             return None
-        shape = torch.Size(self.scaling.parameter_list_stats.stats.stats_output_shape)
-        layout = layout_of(x, shape)
-        return shape if layout is not None and layout.kind == self.largest_in else None
+        if not x.is_contiguous():
+            return self._fitting_shape(x)
+        if x.shape != self._shape_asked:
+            self._shape_asked, self._scale_shape = x.shape, self._fitting_shape(x)
+        return self._scale_shape
+
+    def _fitting_shape(self, x: Tensor) -> torch.Size | None:
+        assert self._stated_shape is not None
+        layout = layout_of(x, self._stated_shape)
+        fits = layout is not None and layout.kind == self.largest_in
+        return self._stated_shape if fits else None
 
 
 def _shift_of(zero_point: Any) -> Any:
