@@ -65,18 +65,19 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
         >>> linear(torch.ones(2, 3), torch.ones(4, 3)).shape
         torch.Size([2, 4])
     """
-    if type(weight) is Tensor and weight.requires_grad and weight.numel() >= _LEAST:
+    if _can_requantize(x, weight, bias):
         requantizer = requantizer_of(weight)
-        if requantizer is not None and _can_requantize(x, weight, bias):
+        if requantizer is not None:
             return _LinearFn.apply(x, weight, bias, requantizer)
     return F.linear(x, weight, bias)
 
 
-def _can_requantize(x: Any, weight: Tensor, bias: Any) -> bool:
-    """Whether autograd would keep the weight, in code that nobody else looks into."""
+def _can_requantize(x: Any, weight: Any, bias: Any) -> bool:
+    """Whether autograd would keep a large weight, in code that nobody else looks into."""
     operands = (x, weight) if bias is None else (x, weight, bias)
-    is_plain = all(isinstance(operand, Tensor) and is_plain_eager(operand) for operand in operands)
-    if not is_plain or not x.requires_grad or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not all(is_plain_eager(operand) for operand in operands):
+        return False
+    if weight.numel() < _LEAST or not (x.requires_grad and weight.requires_grad):
         return False
     has_one_dtype = all(operand.dtype == weight.dtype for operand in operands)
     return has_one_dtype and x.dim() > 1 and not torch.is_autocast_enabled(x.device.type)

@@ -128,6 +128,13 @@ def test_checkpointing(least: Any) -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_compiler_sees_one_graph(least: Any) -> None:
+    least(1)
+    model, x = layer(), torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), model(x))
+
+
 @pytest.mark.parametrize("change", ["no gradient of x", "autocast", "quant tensor"])
 def test_elsewhere_it_is_linear(change: str, least: Any) -> None:
     least(1)
