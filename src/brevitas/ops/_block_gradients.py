@@ -1,29 +1,24 @@
 """Gradients of the fake-quantization operation on a CPU, block by block. Layer: ops (L1).
 
-An operation on a large tensor writes to fresh memory, whose pages cost more time than arithmetic
-does. Blocks of it are worked on in scratch memory that stays in the cache of a core, and each
-gradient is written once.
+Blocks are worked on in scratch memory that stays in the cache of a core, and each gradient is
+written once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import repeat
 from math import isnan
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from brevitas.ops._blocks import Blocks, layout_for_blocks, memory_like
 from brevitas.ops._elementwise import is_expandable, is_plain_eager, reduced_to
 from brevitas.ops._operands import FakeQuantPlan, Operands
-from brevitas.ops.layout import layout_of
 
 __all__ = ["block_gradients"]
 
-# Elements of a block: what it needs fits into the cache of a core, and a call costs little beside.
-BLOCK = 131072
 # Roundings that write to memory that is given, by their names in the QONNX specification.
 _ROUNDING: dict[str, Callable[..., Tensor]] = {
     "ROUND": torch.round,
@@ -78,11 +73,11 @@ def block_gradients(
         grad_x = work.run(grad, operands.x, None, *parameters)
         of_scale, of_zero_point = (parts[0] if parts else None for parts in work.found)
     else:
-        grad_x, by_row, blocks = pieces
+        grad_x, blocks = pieces
         for block in blocks:
             work.run(*block)
         of_scale, of_zero_point = (
-            _joined(parts, by_row, parameter)
+            _joined(parts, blocks.by_row, parameter)
             for parts, parameter in zip(work.found, parameters, strict=True)
         )
     if any(isnan(part) for part in work.checked):
@@ -103,36 +98,17 @@ def _is_served(grad: Tensor, operands: Operands, plan: FakeQuantPlan) -> bool:
     return is_dense and (zero_point is None or is_expandable(zero_point, x))
 
 
-def _pieces(
-    grad: Tensor, operands: Operands, plan: FakeQuantPlan
-) -> tuple[Tensor, bool, Iterable[tuple[Any, ...]]] | None:
-    """Split large tensors; None for those that are worked on as a whole.
+def _pieces(grad: Tensor, operands: Operands, plan: FakeQuantPlan) -> tuple[Tensor, Blocks] | None:
+    """Memory for the gradient of ``x``, and blocks of ``grad``, ``x``, that memory and parameters.
 
-    Returns:
-        Memory for the gradient of ``x``; whether each block has channels of its own; and blocks of
-        ``grad``, ``x``, that memory and the parameters.
+    None for tensors that are worked on as a whole.
     """
     x, *parameters = operands[:3]
-    most = BLOCK * torch.get_num_threads()
-    if x.numel() <= most:
-        return None
-    layout = layout_of(x, *(p.shape for p in parameters if p is not None))
+    layout = layout_for_blocks(x, *parameters)
     if layout is None:
         return None
-    has_gaps = layout.order is None and not x.is_contiguous()
-    if plan.clamp_passes_gradient:
-        grad_x = grad
-    else:
-        grad_x = x.new_empty(x.shape) if has_gaps else torch.empty_like(x)
-    tensors = [layout.flatten(tensor) for tensor in (grad, x, grad_x)]
-    channels = [None if p is None else layout.flatten_channels(p) for p in parameters]
-    size = max(1, most * layout.size[0] // x.numel())
-    by_row = layout.kind in ("rows", "elements", "groups")
-    split = (
-        p.split(size) if p is not None and by_row and p.dim() > 0 else repeat(p) for p in channels
-    )
-    blocks = zip(*(tensor.split(size) for tensor in tensors), *split, strict=False)
-    return grad_x, by_row, blocks
+    grad_x = grad if plan.clamp_passes_gradient else memory_like(x, layout)
+    return grad_x, Blocks(layout, (grad, x, grad_x), parameters)
 
 
 def _joined(parts: list[Tensor], by_row: bool, parameter: Tensor | None) -> Tensor | None:

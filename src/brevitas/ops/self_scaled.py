@@ -131,7 +131,7 @@ class _SelfScaledFn(DirectFunction):
         if grad is None:
             grad_x = torch.zeros_like(x)
         else:
-            # That of the scale is added, so that an embedding's sparse gradient ends as a dense one.
+            # That of the scale is added: an embedding's sparse gradient ends as a dense one.
             grad = grad if grad.layout is torch.strided else grad.to_dense()
             grad_x, of_scale = _gradients(grad, x, scale, how, *handed_over)
             grad_scale = of_scale if grad_scale is None else of_scale + grad_scale

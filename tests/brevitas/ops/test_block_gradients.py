@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brevitas.ops import _block_gradients
+from brevitas.ops import _blocks
 from brevitas.ops._block_gradients import block_gradients
 from brevitas.ops._operands import FakeQuantPlan, Operands
 
@@ -53,7 +53,7 @@ def _as_in_a_backward_pass():
 @pytest.fixture(params=[16, 1 << 20], ids=["blocks", "whole"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Elements of a block: far fewer than those of the tensors, or far more."""
-    monkeypatch.setattr(_block_gradients, "BLOCK", request.param)
+    monkeypatch.setattr(_blocks, "BLOCK", request.param)
     return request.param
 
 
