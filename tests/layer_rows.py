@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import brevitas.nn as qnn
 from brevitas.inject.enum import ScalingImplType
+from brevitas.nn.equalized_layer import EqualizedModule, RotatedModule
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.nn.target import flexml
 from brevitas.quant import (
@@ -81,6 +82,8 @@ class Row:
     is_exact: bool = True
     #: Keywords that the float layer takes, too.
     options: dict[str, Any] = field(default_factory=dict)
+    #: Builds the layer where it is given modules, which each layer needs of its own.
+    builder: Callable[..., nn.Module] | None = None
 
     @property
     def has_weight(self) -> bool:
@@ -441,4 +444,58 @@ ROWS["lstm_tied"] = Row(
 
 # Wrapped ----------------------------------------------------------------------------------------
 
-# Here is the place of layers around another layer, such as equalized and rotated ones.
+
+class FloatWrapped(nn.Module):
+    """A linear layer behind a change of its input."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor], inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.change = change
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.change(x))
+
+
+class Scaled(nn.Module):
+    """Features times fixed numbers."""
+
+    def forward(self, x: Any) -> Any:
+        value = plain(x)
+        return value * torch.tensor([0.5, 1.0, 2.0, 4.0]).to(value)
+
+
+def _equalized(inputs: int, outputs: int, **keywords: Any) -> nn.Module:
+    return EqualizedModule(Scaled(), qnn.QuantLinear(inputs, outputs, **keywords))
+
+
+def _float_equalized(inputs: int, outputs: int) -> nn.Module:
+    return FloatWrapped(Scaled(), inputs, outputs)
+
+
+def _rotated(inputs: int, outputs: int, **keywords: Any) -> nn.Module:
+    return RotatedModule(qnn.QuantLinear(inputs, outputs, **keywords))
+
+
+def _float_rotated(inputs: int, outputs: int) -> nn.Module:
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    rotation = torch.kron(signs, signs) / 2
+    return FloatWrapped(lambda x: x @ rotation.to(x), inputs, outputs)
+
+
+for _class, _builder, _twin in (
+    (EqualizedModule, _equalized, _float_equalized),
+    (RotatedModule, _rotated, _float_rotated),
+):
+    ROWS[_class.__name__.removesuffix("Module").lower()] = Row(
+        _class,
+        _twin,
+        (4, 6),
+        (3, 4),
+        QUANTIZED,
+        WEIGHT_PLAIN,
+        SUMS,
+        takes_factory=False,
+        is_exact=False,
+        builder=_builder,
+    )

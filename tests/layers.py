@@ -19,7 +19,8 @@ from quant_tensors import make
 def build(name: str, **keywords: Any) -> nn.Module:
     """The layer of a row, with all of its quantizers."""
     row = ROWS[name]
-    return row.layer(*row.arguments, **{**row.options, **row.keywords, **keywords})
+    build = row.builder or row.layer
+    return build(*row.arguments, **{**row.options, **row.keywords, **keywords})
 
 
 def build_as(name: str, **factory: Any) -> nn.Module:
@@ -36,8 +37,10 @@ def build_plain(name: str, **factory: Any) -> nn.Module:
         layer = build_as(name, **factory)
         disabled(layer).__enter__()  # for good
         return layer
-    factory = factory if row.takes_factory else {}
-    return row.layer(*row.arguments, **row.options, **row.plain, **factory)
+    build, options = row.builder or row.layer, {**row.options, **row.plain}
+    if row.takes_factory:
+        return build(*row.arguments, **options, **factory)
+    return build(*row.arguments, **options).to(**factory)
 
 
 def build_twin(name: str, **factory: Any) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 import brevitas.nn as qnn
+from brevitas.nn import equalized_layer
 from brevitas.nn.target import flexml
 from contract import facts
 from layer_rows import ROWS
@@ -47,8 +48,8 @@ def test_every_layer_of_the_contract_has_a_row() -> None:
 def test_every_layer_that_is_handed_out_has_a_row() -> None:
     handed_out = {
         getattr(home, name)
-        for home in (qnn, flexml)
+        for home in (qnn, flexml, equalized_layer)
         for name in home.__all__
-        if issubclass(getattr(home, name), nn.Module)
+        if isinstance(getattr(home, name), type) and issubclass(getattr(home, name), nn.Module)
     }
     assert handed_out == {row.layer for row in ROWS.values()}

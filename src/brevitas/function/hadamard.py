@@ -209,6 +209,6 @@ def _sylvester(size: int, x: Tensor) -> list[Tensor]:
 
 def _full_precision(device_type: str) -> torch.autocast | nullcontext[None]:
     """Switch autocast off where it is on: it would round the operands of a product."""
-    if torch.is_autocast_enabled(device_type):
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -61,7 +61,8 @@ def block_gradients(
 
     Example:
         >>> operands = Operands(torch.tensor([0.6, 9.0]), torch.tensor(0.5), None, -4.0, 3.0)
-        >>> block_gradients(torch.ones(2), operands, FakeQuantPlan(), (True, True, False))
+        >>> with torch.no_grad():  # as in a backward pass
+        ...     block_gradients(torch.ones(2), operands, FakeQuantPlan(), (True, True, False))
         (tensor([1., 0.]), tensor(2.8000), None)
     """
     if not _is_served(grad, operands, plan):
