@@ -1,84 +1,120 @@
-"""The networks that are measured, each built twice: in floating point, and quantized.
+"""The networks that are measured, put together from the layers of any library.
 
-They are written with the interface that all releases of Brevitas share, so that an installed peer
-runs the same lines.
+Nothing here knows a library of quantization: `Layers` says what one has to offer, `FloatLayers` are
+PyTorch's own, and `benchmarks/libraries/` has the others.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-import brevitas.nn as qnn
-from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat
-
 WIDTH, STAGES = 32, 7
+LSTM_SIZES = {"input_size": 64, "hidden_size": 128, "num_layers": 2}
 
 
-class FloatStage(nn.Module):
+class Layers(ABC):
+    """The layers that the networks are made of; a library that lacks one raises `Unsupported`."""
+
+    @abstractmethod
+    def conv(self, inputs: int, outputs: int) -> nn.Module:
+        """A convolution of 3x3, weights quantized per channel."""
+
+    @abstractmethod
+    def classifier(self, inputs: int, outputs: int) -> nn.Module:
+        """A linear layer, weights quantized per channel."""
+
+    @abstractmethod
+    def linear(self, inputs: int, outputs: int) -> nn.Module:
+        """A linear layer as it is by default."""
+
+    @abstractmethod
+    def linear_with_input(self, inputs: int, outputs: int) -> nn.Module:
+        """A linear layer that quantizes its input, too."""
+
+    @abstractmethod
+    def relu(self) -> nn.Module:
+        """A ReLU with a quantized output."""
+
+    @abstractmethod
+    def addition(self) -> nn.Module:
+        """A sum of two tensors on one grid."""
+
+    @abstractmethod
+    def lstm(self) -> nn.Module:
+        """A recurrent network with `LSTM_SIZES`."""
+
+    @abstractmethod
+    def percentile(self) -> nn.Module:
+        """The percentile of magnitudes; in floating point, their maximum."""
+
+
+class Sum(nn.Module):
+    """The sum of two tensors."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Largest(nn.Module):
+    """The largest magnitude."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs().max()
+
+
+class FloatLayers(Layers):
+    """The float twins."""
+
+    def conv(self, inputs: int, outputs: int) -> nn.Module:
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+    def classifier(self, inputs: int, outputs: int) -> nn.Module:
+        return nn.Linear(inputs, outputs)
+
+    def linear(self, inputs: int, outputs: int) -> nn.Module:
+        return nn.Linear(inputs, outputs)
+
+    def linear_with_input(self, inputs: int, outputs: int) -> nn.Module:
+        return nn.Linear(inputs, outputs)
+
+    def relu(self) -> nn.Module:
+        return nn.ReLU()
+
+    def addition(self) -> nn.Module:
+        return Sum()
+
+    def lstm(self) -> nn.Module:
+        return nn.LSTM(**LSTM_SIZES)
+
+    def percentile(self) -> nn.Module:
+        return Largest()
+
+
+class Stage(nn.Module):
     """A residual block of two convolutions."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, layers: Layers, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1, self.relu1 = nn.BatchNorm2d(width), nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2, self.relu2 = nn.BatchNorm2d(width), nn.ReLU()
+        self.conv1, self.conv2 = (layers.conv(width, width) for _ in range(2))
+        self.bn1, self.relu1 = nn.BatchNorm2d(width), layers.relu()
+        self.bn2, self.relu2 = nn.BatchNorm2d(width), layers.relu()
+        self.addition = layers.addition()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(y)) + x)
+        return self.relu2(self.addition(self.bn2(self.conv2(y)), x))
 
 
-class QuantStage(nn.Module):
-    """The same block with weights per channel, quantized activations and a sum on one grid."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (_quant_conv(width, width) for _ in range(2))
-        self.bn1, self.relu1 = nn.BatchNorm2d(width), qnn.QuantReLU()
-        self.bn2, self.relu2 = nn.BatchNorm2d(width), qnn.QuantReLU()
-        self.shared = qnn.QuantIdentity()
+class Mean(nn.Module):
+    """The average over the pixels of each channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.shared(self.bn2(self.conv2(y))) + self.shared(x))
-
-
-def _quant_conv(channels: int, width: int) -> nn.Module:
-    quantizer = {"weight_quant": Int8WeightPerChannelFloat}
-    return qnn.QuantConv2d(channels, width, 3, padding=1, bias=False, **quantizer)
-
-
-def float_cnn() -> nn.Module:
-    stem = nn.Conv2d(3, WIDTH, 3, padding=1, bias=False)
-    stages = [FloatStage(WIDTH) for _ in range(STAGES)]
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, 10))
-    return nn.Sequential(stem, nn.BatchNorm2d(WIDTH), nn.ReLU(), *stages, *head)
-
-
-def quant_cnn() -> nn.Module:
-    stages = [QuantStage(WIDTH) for _ in range(STAGES)]
-    classifier = qnn.QuantLinear(WIDTH, 10, weight_quant=Int8WeightPerChannelFloat)
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
-    stem = _quant_conv(3, WIDTH)
-    return nn.Sequential(stem, nn.BatchNorm2d(WIDTH), qnn.QuantReLU(), *stages, *head)
-
-
-def float_mlp() -> nn.Module:
-    layers = [layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
-
-
-def quant_mlp() -> nn.Module:
-    def linear() -> nn.Module:
-        return qnn.QuantLinear(1024, 1024, input_quant=Int8ActPerTensorFloat)
-
-    layers = [layer for _ in range(6) for layer in (linear(), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
+        return x.mean((2, 3))
 
 
 class FirstOutput(nn.Module):
@@ -92,40 +128,37 @@ class FirstOutput(nn.Module):
         return self.recurrent(x)[0]
 
 
-def float_lstm() -> nn.Module:
-    return FirstOutput(nn.LSTM(64, 128, num_layers=2))
+def cnn(layers: Layers, width: int = WIDTH, stages: int = STAGES) -> nn.Module:
+    """A residual network of a stem, some stages and a classifier."""
+    stem = (layers.conv(3, width), nn.BatchNorm2d(width), layers.relu())
+    blocks = [Stage(layers, width) for _ in range(stages)]
+    return nn.Sequential(*stem, *blocks, Mean(), layers.classifier(width, 10))
 
 
-def quant_lstm() -> nn.Module:
-    return FirstOutput(qnn.QuantLSTM(64, 128, num_layers=2))
+def mlp(layers: Layers, width: int = 1024, depth: int = 6) -> nn.Module:
+    """Linear layers with quantized inputs, and ReLUs between them."""
+    made = [m for _ in range(depth) for m in (layers.linear_with_input(width, width), nn.ReLU())]
+    return nn.Sequential(*made[:-1])
 
 
 class Workload(NamedTuple):
-    """A network in two versions, and the shape of its input."""
+    """A network, and the shape of its input."""
 
-    float_model: Callable[[], nn.Module]
-    quant_model: Callable[[], nn.Module]
+    build: Callable[[Layers], nn.Module]
     shape: tuple[int, ...]
+    #: How often it runs for one time: what takes microseconds is repeated.
+    times: int = 1
 
     def data(self) -> Tensor:
+        """An input, the same each time."""
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
-
-    def build(self, quantized: bool) -> nn.Module:
-        torch.manual_seed(0)
-        return self.quant_model() if quantized else self.float_model()
 
 
 WORKLOADS = {
-    "CNN": Workload(float_cnn, quant_cnn, (32, 3, 32, 32)),
-    "MLP": Workload(float_mlp, quant_mlp, (256, 1024)),
-    "LSTM": Workload(float_lstm, quant_lstm, (50, 16, 64)),
+    "CNN": Workload(cnn, (32, 3, 32, 32)),
+    "MLP": Workload(mlp, (256, 1024)),
+    "LSTM": Workload(lambda layers: FirstOutput(layers.lstm()), (50, 16, 64)),
+    "linear": Workload(lambda layers: layers.linear(64, 64), (8, 64), times=50),
+    "ReLU": Workload(lambda layers: layers.relu(), (1024, 1024)),
+    "percentile": Workload(lambda layers: layers.percentile(), (1_000_000,)),
 }
-
-
-def end_statistics(model: nn.Module, x: Tensor) -> None:
-    """Let every quantizer learn from now on: one step, then the phase of statistics is over."""
-    model.train()
-    model(x)
-    for module in model.modules():
-        if hasattr(module, "init_scale"):
-            module.init_scale()

@@ -13,6 +13,7 @@ __all__ = [
     "DependencyErrorBase",
     "Version",
     "add_note",
+    "optional",
     "require",
     "standalone_compile",
     "torch_version",
@@ -130,6 +131,23 @@ def require(name: str, extra: str) -> ModuleType:
             f'Install it with: pip install "brevitas[{extra}]"',
             name=name,
         ) from error
+
+
+def optional(name: str, attribute: str) -> Any:
+    """Return a function of a package that speeds something up, or None where it is missing.
+
+    Args:
+        name: The module to import.
+        attribute: The name of the function in it.
+
+    Example:
+        >>> optional("math", "sqrt")(4.0), optional("no_such_package", "sqrt")
+        (2.0, None)
+    """
+    try:
+        return getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError):
+        return None
 
 
 def standalone_compile(graph: Any, examples: Sequence[Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from brevitas import _compat
-from brevitas._compat import Version, add_note, require, torch_version
+from brevitas._compat import Version, add_note, optional, require, torch_version
 
 
 def test_torch_version():
@@ -42,6 +42,12 @@ def test_no_version():
     assert Version("1.0") != "none"
     with pytest.raises(ValueError, match="expected numbers first"):
         Version("none")
+
+
+def test_optional():
+    assert optional("json", "dumps") is sys.modules["json"].dumps
+    assert optional("brevitas_has_no_such_dependency", "dumps") is None
+    assert optional("json", "no_such_function") is None
 
 
 def test_require():

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HostModule", "PhasedModule", "RecentBatches", "in_backward"]
+__all__ = ["HostModule", "PhasedModule", "RecentBatches", "in_backward", "sample_of"]
 
 # Forwards after the end of a phase in which a recomputation may still belong to it.
 _RECENT = 64
+# Values of a batch by which it is known.
+_SAMPLE = 64
 
 _handles = count()
 _modules_by_handle: weakref.WeakValueDictionary[int, HostModule] = weakref.WeakValueDictionary()
@@ -30,6 +32,25 @@ _order = torch.empty(0, device="cpu")
 def in_backward() -> bool:
     """True inside a running backward pass: a forward there is a checkpoint's recomputation."""
     return torch._C._current_graph_task_id() != -1
+
+
+def sample_of(x: Tensor) -> Tensor:
+    """Some values of a tensor, from all over it, by which it is told from others.
+
+    Example:
+        >>> sample_of(torch.arange(6.0).view(2, 3))
+        tensor([0., 1., 2., 3., 4., 5.])
+    """
+    x = x.detach()
+    # In the order of memory, so that a large tensor in another format is not copied.
+    is_dense = x.is_contiguous() or x.is_contiguous(memory_format=_memory_format(x))
+    flat = x.as_strided((x.numel(),), (1,)) if is_dense else x.reshape(-1)
+    return flat[:: max(1, x.numel() // _SAMPLE)].clone()
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return formats.get(x.dim(), torch.contiguous_format)
 
 
 class HostModule(nn.Module):
@@ -89,33 +110,37 @@ class PhasedModule(HostModule):
 class RecentBatches:
     """Recognises the recomputation of batches that belong to a phase which has just ended.
 
-    A batch is known by a statistic. Those of the last forwards of the phase are kept until a
-    backward pass has recomputed batches, or for a number of forwards where none is recomputed.
+    A batch is known by a sample of its values. Those of the last forwards of the phase are kept
+    until a backward pass has recomputed batches, or for a number of forwards where none is.
     """
 
     def __init__(self) -> None:
-        self._statistics: deque[Tensor] = deque(maxlen=_RECENT)
+        self._samples: deque[Tensor] = deque(maxlen=_RECENT)
         self._forwards_since_end = 0
         self._recomputed = False
 
     def __len__(self) -> int:
-        return len(self._statistics)
+        return len(self._samples)
 
-    def remember(self, statistic: Tensor) -> None:
-        """Keep the statistic of a batch of the phase."""
-        self._statistics.append(statistic.clone())
+    def remember(self, sample: Tensor) -> None:
+        """Keep the sample of a batch of the phase; a recomputation is none of its own.
+
+        Called before the phase counts it.
+        """
+        if not (torch.compiler.is_compiling() or in_backward()):
+            self._samples.append(sample)
 
     def clear(self) -> None:
         """Forget all batches."""
-        self._statistics.clear()
+        self._samples.clear()
 
-    def recognises(self, statistic_of_batch: Callable[[], Tensor]) -> bool:
+    def recognises(self, sample: Callable[[], Tensor]) -> bool:
         """Called after the phase: True if the batch at hand belongs to it all the same.
 
         Args:
-            statistic_of_batch: computes what would be remembered of the batch.
+            sample: takes what would be remembered of the batch.
         """
-        if not self._statistics:
+        if not self._samples:
             return False
         is_recomputation = in_backward()
         if not is_recomputation:
@@ -125,13 +150,12 @@ class RecentBatches:
                 self.clear()
                 return False
         self._recomputed = is_recomputation
-        with torch.no_grad():
-            statistic = statistic_of_batch()
-        others = [seen for seen in self._statistics if not torch.equal(statistic, seen)]
+        taken = sample()
+        others = [seen for seen in self._samples if not torch.equal(taken, seen)]
         if is_recomputation:
-            return len(others) < len(self._statistics)
+            return len(others) < len(self._samples)
         # A batch that comes back, after a warm-up say, is of the new phase: also when recomputed.
-        self._statistics = deque(others, maxlen=_RECENT)
+        self._samples = deque(others, maxlen=_RECENT)
         return False
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brevitas.function.hadamard import hadamard_matrix
 from brevitas.nn.mixin.base import QuantLayerMixin
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
 from brevitas.quant_tensor._int_mixin import known_no_zero_point
@@ -115,28 +116,3 @@ class HadamardClassifier(QuantLayerMixin, nn.Module):
         # The minus sign stays with the integers: a scale is positive.
         fields = {"scale": x.scale * -factor, "bit_width": bits, "signed": True}
         return x.set(value=output, zero_point=zero_point, **fields)
-
-
-def hadamard_matrix(
-    size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
-    """The Hadamard matrix of the smallest power of two that is at least ``size``.
-
-    ``H(1) = [[1]]`` and ``H(2 n) = [[H(n), H(n)], [H(n), -H(n)]]``.
-
-    Args:
-        size: smallest number of rows.
-        device: device of the result.
-        dtype: dtype of the result.
-
-    Example:
-        >>> hadamard_matrix(2)
-        tensor([[ 1.,  1.],
-                [ 1., -1.]])
-
-    Reference: Sylvester, "Thoughts on inverse orthogonal matrices", 1867.
-    """
-    matrix = torch.ones(1, 1, device=device, dtype=dtype)
-    while matrix.shape[0] < size:
-        matrix = torch.cat([matrix.repeat(1, 2), torch.cat([matrix, -matrix], dim=1)])
-    return matrix

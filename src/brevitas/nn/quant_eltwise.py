@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from brevitas.nn.mixin.base import KeywordReport, QuantLayerMixin
 from brevitas.nn.quant_layer import ActQuantType, QuantInputOutputLayer
 from brevitas.quant.scaled_int import Int8ActPerTensorFloat
-from brevitas.quant_tensor import QuantTensor, _unpack_quant_tensor
+from brevitas.quant_tensor import IntQuantTensor, QuantTensor, _unpack_quant_tensor
 
 __all__ = ["QuantCat", "QuantEltwiseAdd"]
 
@@ -91,7 +91,7 @@ class QuantEltwiseAdd(OperandsOnOneGrid):
     def forward(self, input: Tensor | QuantTensor, other: Tensor | QuantTensor) -> Any:
         """Return the quantized sum, of the shape that the operands broadcast to."""
         first, second = self.quantized((input, other))
-        return self.pack_output(self.output_quant(first + second))
+        return self.pack_output(self.output_quant(_sum(first, second)))
 
 
 class QuantCat(OperandsOnOneGrid):
@@ -119,3 +119,13 @@ class QuantCat(OperandsOnOneGrid):
         """Return the tensors one after the other along ``dim``, quantized."""
         joined = torch.cat(self.quantized(tensor_list), dim=dim)
         return self.pack_output(self.output_quant(joined))
+
+
+def _sum(first: Any, second: Any) -> Any:
+    """The sum, with bits that hold it also where one operand alone is signed."""
+    total = first + second
+    operands = (first, second, total)
+    if not all(isinstance(x, IntQuantTensor) for x in operands) or first.signed == second.signed:
+        return total
+    bits = [x.bit_width if x.signed else x.bit_width + 1 for x in (first, second)]
+    return total.set(bit_width=torch.maximum(torch.maximum(*bits) + 1, total.bit_width))

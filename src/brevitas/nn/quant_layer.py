@@ -22,8 +22,9 @@ from brevitas.nn.mixin.parameter import (
     WeightQuantType,
 )
 from brevitas.nn.utils import merge_bn
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.quant_tensor import IntQuantTensor, QuantTensor, plain
-from brevitas.quant_tensor._accumulator import with_sign_bit
+from brevitas.quant_tensor._accumulator import TERMS, with_lowest_integer, with_sign_bit
 from brevitas.quant_tensor.int_torch_handler import (
     FN_ACC_BITWIDTH_MAPPING,
     quant_output_scale_impl,
@@ -190,12 +191,42 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
                 f"{type(self).__name__}: max_acc_bit_width needs the class attribute "
                 "accumulator_function (e.g. torch.nn.functional.linear), or an override."
             )
-        geometry = {name: getattr(self, name, 1) for name in ("stride", "dilation", "groups")}
+        weight_zero_point = self.weight_quant.zero_point()
+        if weight_zero_point is not None:  # sums are of weights without it
+            quant_weight_bit_width = quant_weight_bit_width + weight_zero_point.any()
         bit_widths = (input_bit_width, quant_weight_bit_width)
-        accumulator = FN_ACC_BITWIDTH_MAPPING[function](*bit_widths, self.weight.shape, **geometry)
+        shape, geometry = self.weight.shape, self._geometry()
+        accumulator = FN_ACC_BITWIDTH_MAPPING[function](*bit_widths, shape, **geometry)
         # What is quantized outside of the layer may be signed.
         signed = (self.input_quant.is_signed is not False, self.weight_quant.is_signed is not False)
+        if signed == (True, False) and self.input_quant.is_narrow_range is not True:
+            terms = TERMS[function](shape, **geometry)
+            accumulator = with_lowest_integer(accumulator, *bit_widths, terms)
+        if self.input_quant.is_signed is not True:
+            accumulator = self._with_lowest_weight(accumulator, *bit_widths)
         return with_sign_bit(accumulator, *zip(bit_widths, signed, strict=True))
+
+    def _geometry(self) -> dict[str, Any]:
+        """What a convolution has, and a linear layer does not."""
+        return {name: getattr(self, name, 1) for name in ("stride", "dilation", "groups")}
+
+    def _with_lowest_weight(self, bit_width: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Bits of a sum of products with unsigned inputs, where weights are in full range."""
+        function, proxy = type(self).accumulator_function, self.weight_quant
+        if function is None or not isinstance(proxy, QuantProxyFromInjector):
+            return bit_width
+        if proxy.is_signed is False or proxy.is_narrow_range is not False:
+            return bit_width
+        terms = TERMS[function](self.weight.shape, **self._geometry())
+        return with_lowest_integer(bit_width, weights, inputs, terms)
+
+    def _holding_lowest_weight(
+        self, output: IntQuantTensor, inp: Any, weight: Any, bias: Any
+    ) -> IntQuantTensor:
+        # A quantized bias has added one bit to those of the sum.
+        sums = output.bit_width - 1 if isinstance(bias, IntQuantTensor) else output.bit_width
+        bits = self._with_lowest_weight(sums, inp.bit_width, weight.bit_width)
+        return output if bits is sums else output.set(bit_width=output.bit_width + (bits - sums))
 
     def quant_output_scale_impl(
         self, inp: Any, quant_input_scale: Tensor, quant_weight_scale: Tensor
@@ -226,13 +257,15 @@ class QuantWeightBiasInputOutputLayer(QuantBiasMixin, QuantWeightMixin, QuantInp
         """Quantize the operands, compute, quantize the output."""
         quant_input = self.input_quant(self.unpack_input(inp))
         quant_weight = self.quant_weight(quant_input)
-        bias = self.bias
+        bias, output_quant = self.bias, self.output_quant
         if bias is not None and self.bias_quant.is_quant_enabled:
             bias = self.bias_quant(bias, quant_input, quant_weight)
-        output_quant = self.output_quant
         keeps_metadata = self.return_quant_tensor and not output_quant.is_quant_enabled
         if keeps_metadata and _both_integer(quant_input, quant_weight):
-            return self.pack_output(self.inner_forward_impl(quant_input, quant_weight, bias))
+            output: Any = self.inner_forward_impl(quant_input, quant_weight, bias)
+            if isinstance(output, IntQuantTensor) and not quant_input.signed:
+                output = self._holding_lowest_weight(output, quant_input, quant_weight, bias)
+            return self.pack_output(output)
         operands = (plain(operand) for operand in (quant_input, quant_weight, bias))
         return self.pack_output(output_quant(self.inner_forward_impl(*operands)))
 

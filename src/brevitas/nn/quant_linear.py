@@ -15,6 +15,7 @@ from brevitas.nn.quant_layer import (
     WeightQuantType,
 )
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer as QuantWBIOL
+from brevitas.ops.requantized import linear
 from brevitas.quant.scaled_int import Int8WeightPerTensorFloat
 from brevitas.quant_tensor import QuantTensor
 
@@ -97,4 +98,4 @@ class QuantLinear(QuantWeightBiasInputOutputLayer, nn.Linear):
 
     def inner_forward_impl(self, x: Any, quant_weight: Any, quant_bias: Any) -> Any:
         """Return ``x @ quant_weight.T + quant_bias``."""
-        return F.linear(x, quant_weight, quant_bias)
+        return linear(x, quant_weight, quant_bias)

@@ -1,4 +1,4 @@
-"""Folding batch normalizations and renaming checkpoint keys. Layer: nn (L6)."""
+"""Folding batch normalizations, merging weights, renaming checkpoint keys. Layer: nn (L6)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from brevitas.nn._merge_bn import merge_bn, mul_add_from_bn
+from brevitas.nn._merge_quant_weights import merge_quant_weights
 
 __all__ = [
     "check_tensors_same_ptr",
     "merge_bn",
+    "merge_quant_weights",
     "mul_add_from_bn",
     "rename_state_dict_by_postfix",
     "rename_state_dict_by_prefix",

@@ -11,7 +11,25 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["batch_first", "is_expandable", "needs_autograd", "reduced_to"]
+__all__ = ["batch_first", "is_expandable", "is_plain_eager", "needs_autograd", "reduced_to"]
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_plain_eager(x: Tensor) -> bool:
+    """True for a tensor of no further meaning in code that no compiler, tracer or transform reads.
+
+    Example:
+        >>> is_plain_eager(torch.ones(1))
+        True
+    """
+    return (
+        type(x) in _PLAIN
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 def needs_autograd(operands: tuple[Any, ...]) -> bool:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from brevitas.ops._elementwise import is_plain_eager
 from brevitas.ops._kernel import Kernel, KernelCache, Program, compiler_works, gradients_of
 from brevitas.ops.layout import Layout
 from brevitas.utils.autograd import DirectFunction
@@ -19,7 +19,6 @@ from brevitas.utils.autograd import DirectFunction
 __all__ = ["Program", "Region", "can_run_region", "compiler_works", "runs_eagerly"]
 
 Parameters = tuple[Tensor | None, ...]
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def runs_eagerly(x: Tensor) -> bool:
@@ -33,12 +32,8 @@ def runs_eagerly(x: Tensor) -> bool:
         True
     """
     return (
-        type(x) in _PLAIN
+        is_plain_eager(x)
         and x.is_floating_point()
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
         and not (x.is_meta or x.is_neg())
@@ -96,7 +91,7 @@ class Region:
         Returns:
             What the program returns; None where it cannot be compiled.
         """
-        if any(p is not None and type(p) not in _PLAIN for p in parameters):
+        if any(p is not None and type(p) not in (Tensor, torch.nn.Parameter) for p in parameters):
             return None
         needs = tuple(t is not None and t.requires_grad for t in (x, *parameters))
         arguments = _flat_arguments(layout, x, parameters)

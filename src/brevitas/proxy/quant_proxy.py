@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from brevitas import config
 from brevitas.common import ExportMixin
 from brevitas.core.quant._plan import rounding_mode_of
+from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.inject import InjectorMeta
@@ -120,10 +121,22 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
     def int_quant_tensor(self, qt_args: tuple[Any, ...]) -> Any:
         """Return the quant tensor of ``(value, scale, zero_point, bit_width)``."""
         value, scale, zero_point, bit_width = qt_args
-        signed, training = bool(self.is_signed), self.training
+        signed, has_zero_point = self._integer_flags()
+        training = self.training
         return create_int_quant_tensor(
-            value, scale, bit_width, zero_point, signed, training, self.has_zero_point
+            value, scale, bit_width, zero_point, signed, training, has_zero_point
         )
+
+    def _integer_flags(self) -> tuple[bool, bool | None]:
+        """Whether integers are signed, and whether a zero point may differ from zero."""
+        tensor_quant = self._tensor_quant_impl()
+        if type(tensor_quant) is not RescalingIntQuant:
+            return bool(self.is_signed), self.has_zero_point
+        # The same, with a tenth of the look-ups: asked at every call.
+        parts: dict[str, Any] = tensor_quant._modules
+        signed = parts["int_quant"].__dict__.get("signed")
+        signed = self.is_signed if signed is None else signed
+        return bool(signed), False if type(parts["zero_point_impl"]) is ZeroZeroPoint else None
 
     def _declared(self, name: str) -> Any:
         stated = self._integer_format()
@@ -143,7 +156,8 @@ class QuantProxyFromInjector(ExportMixin, nn.Module):
         return getattr(tensor_quant, "decoupled_int_quant", tensor_quant)
 
     def _tensor_quant_impl(self) -> nn.Module | None:
-        return self.tensor_quant
+        # At every call: a module's own look-up takes ten times as long.
+        return self._modules.get("tensor_quant")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.drop_cache()

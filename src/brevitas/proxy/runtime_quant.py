@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from brevitas.core.quant._plan import are_plain
+from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.inject import InjectorMeta
 from brevitas.proxy._accumulator import (
     AccQuantProxyFromInjectorBase,
@@ -73,7 +75,13 @@ class FusedActivationQuantProxy(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Any, ...]:
         """Return ``(value, scale, zero_point, bit_width)`` of the activated ``x``."""
-        return self.tensor_quant(self.activation_impl(x))
+        activation, tensor_quant = self.activation_impl, self.tensor_quant
+        if type(activation) is nn.ReLU and type(tensor_quant) is RescalingIntQuant:
+            if not activation.inplace and are_plain(activation, tensor_quant):
+                outputs = tensor_quant.quantize_rectified(x)
+                if outputs is not None:
+                    return outputs
+        return tensor_quant(activation(x))
 
 
 class ActQuantProxyFromInjectorBase(QuantProxyFromInjector):

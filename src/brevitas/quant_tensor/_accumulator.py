@@ -47,8 +47,8 @@ def sum_bit_width(bit_widths: Sequence[Tensor], terms: int) -> Tensor:
     """Bits of a sum of products of unsigned integers, `ceil(log2(terms * prod(2**b - 1) + 1))`.
 
     A signed sum fits, too: of two signed factors always, of a signed and an unsigned one if the
-    signed one does not use its lowest integer (narrow range). With a signed factor of a single bit
-    it needs one bit more, see `with_sign_bit`.
+    signed one does not use its lowest integer (narrow range), else see `with_lowest_integer`. With
+    a signed factor of a single bit it needs one bit more, see `with_sign_bit`.
 
     Args:
         bit_widths: Bits of each factor, 0-d.
@@ -101,6 +101,78 @@ def with_sign_bit(bit_width: Tensor, *factors: tuple[Tensor, bool]) -> Tensor:
     return bit_width + (functools.reduce(torch.minimum, bit_widths) < 2)
 
 
+def with_lowest_integer(
+    bit_width: Tensor, signed_bits: Tensor, unsigned_bits: Tensor, terms: int
+) -> Tensor:
+    """Bits of a sum of products of signed integers in full range and unsigned ones.
+
+    The sum reaches `-terms * 2**(b_s - 1) * (2**b_u - 1)`, which is up to `2**b_s / (2**b_s - 1)`
+    times what the bits of a sum are counted with: now and then one bit more.
+
+    Args:
+        bit_width: Bits of the sum without regard to the lowest integer, 0-d.
+        signed_bits: b_s, bits of the signed factor, 0-d.
+        unsigned_bits: b_u, bits of the unsigned factor, 0-d.
+        terms: Number of products in the sum.
+
+    Returns:
+        Bits, 0-d, differentiable.
+
+    Example:
+        >>> three, one = torch.tensor(3.), torch.tensor(1.)
+        >>> with_lowest_integer(torch.tensor(5.), three, one, 4), 4 * -4
+        (tensor(5.), -16)
+        >>> with_lowest_integer(torch.tensor(6.), three, one, 9), 9 * -4
+        (tensor(7.), -36)
+    """
+    if is_constant(signed_bits) and is_constant(unsigned_bits):
+        most = terms * 2 ** (signed_bits.item() - 1) * (2 ** unsigned_bits.item() - 1)
+        needed = ceil(log2(max(most, 1))) + 1  # without terms the sum is 0
+        return torch.maximum(bit_width, torch.full_like(bit_width, needed))
+    largest = 2 ** (signed_bits - 1) * max_int(False, False, unsigned_bits)
+    wide = largest.double() if largest.device.type != "mps" else largest
+    bits = torch.log2(wide * terms)
+    bits = ceil_ste(bits) if bits.requires_grad else torch.ceil(bits)
+    return torch.maximum(bit_width, bits.to(bit_width.dtype) + 1)
+
+
+def terms_of_linear(weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Products that an output of a linear layer sums: `in_features`."""
+    return weight_shape[1]
+
+
+def terms_of_convolution(weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Products that an output of a convolution sums."""
+    return prod(weight_shape[1:])
+
+
+def terms_of_transposed_convolution(weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Products that an output of a transposed convolution sums, at most.
+
+    Per dimension, `ceil(kernel / (stride / gcd(stride, dilation)))` taps meet in one output.
+    """
+    kernel = tuple(weight_shape[2:])
+    strides = spread(argument(args, kwargs, 0, "stride", 1), len(kernel))
+    dilations = spread(argument(args, kwargs, 4, "dilation", 1), len(kernel))
+    taps = 1
+    for size, stride, dilation in zip(kernel, strides, dilations, strict=True):
+        period = stride // gcd(stride, dilation)
+        taps *= -(-size // period)
+    return taps * weight_shape[0] // argument(args, kwargs, 3, "groups", 1)
+
+
+#: Function -> products that one output sums, from the shape of the weight and further arguments.
+TERMS: dict[Any, Callable[..., int]] = {
+    F.linear: terms_of_linear,
+    torch.conv1d: terms_of_convolution,
+    torch.conv2d: terms_of_convolution,
+    torch.conv3d: terms_of_convolution,
+    torch.conv_transpose1d: terms_of_transposed_convolution,
+    torch.conv_transpose2d: terms_of_transposed_convolution,
+    torch.conv_transpose3d: terms_of_transposed_convolution,
+}
+
+
 def max_acc_bit_width_linear(
     input_bit_width: Tensor,
     weight_bit_width: Tensor,
@@ -126,7 +198,7 @@ def max_acc_bit_width_linear(
         >>> max_acc_bit_width_linear(torch.tensor(8.), torch.tensor(8.), (4, 2))
         tensor(17.)
     """
-    return sum_bit_width((input_bit_width, weight_bit_width), weight_shape[1])
+    return sum_bit_width((input_bit_width, weight_bit_width), terms_of_linear(weight_shape))
 
 
 def max_acc_bit_width_convNd(
@@ -152,7 +224,7 @@ def max_acc_bit_width_convNd(
         >>> max_acc_bit_width_convNd(torch.tensor(8.), torch.tensor(8.), (3, 2, 3, 3))
         tensor(21.)
     """
-    return sum_bit_width((input_bit_width, weight_bit_width), prod(weight_shape[1:]))
+    return sum_bit_width((input_bit_width, weight_bit_width), terms_of_convolution(weight_shape))
 
 
 def max_acc_bit_width_convtransposeNd(
@@ -163,8 +235,6 @@ def max_acc_bit_width_convtransposeNd(
     **kwargs: Any,
 ) -> Tensor:
     """Bits of the accumulator of a transposed convolution; see `max_acc_bit_width_linear`.
-
-    Per dimension, `ceil(kernel / (stride / gcd(stride, dilation)))` taps meet in one output.
 
     Args:
         input_bit_width: Bits of the input, 0-d.
@@ -181,15 +251,7 @@ def max_acc_bit_width_convtransposeNd(
         >>> max_acc_bit_width_convtransposeNd(bits, bits, (4, 6, 3, 3), stride=2)
         tensor(20.)
     """
-    kernel = tuple(weight_shape[2:])
-    strides = spread(argument(args, kwargs, 0, "stride", 1), len(kernel))
-    dilations = spread(argument(args, kwargs, 4, "dilation", 1), len(kernel))
-    groups = argument(args, kwargs, 3, "groups", 1)
-    taps = 1
-    for size, stride, dilation in zip(kernel, strides, dilations, strict=True):
-        period = stride // gcd(stride, dilation)
-        taps *= -(-size // period)
-    terms = taps * weight_shape[0] // groups
+    terms = terms_of_transposed_convolution(weight_shape, *args, **kwargs)
     return sum_bit_width((input_bit_width, weight_bit_width), terms)
 
 

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from brevitas.function.ops import max_int
-from brevitas.quant_tensor._accumulator import sum_bit_width, with_sign_bit
+from brevitas.quant_tensor._accumulator import (
+    sum_bit_width,
+    with_lowest_integer,
+    with_sign_bit,
+)
 from brevitas.quant_tensor._compare import require_zero
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
 from brevitas.quant_tensor._shared_arithmetic import (
@@ -203,14 +207,18 @@ def matrix_multiply(first: Any, second: Any, *, out: None = None) -> Any:
     second_bits = second.bit_width
     if not known_no_zero_point(second):
         second_bits = second_bits + (second.zero_point != 0).any()
-    bit_width = sum_bit_width((first.bit_width, second_bits), left.shape[-1])
+    terms, second_signed = left.shape[-1], second.signed or not known_no_zero_point(second)
+    bit_width = sum_bit_width((first.bit_width, second_bits), terms)
+    if first.signed != second_signed:
+        pair = (first.bit_width, second_bits) if first.signed else (second_bits, first.bit_width)
+        bit_width = with_lowest_integer(bit_width, *pair, terms)
     factors = ((first.bit_width, first.signed), (second_bits, second.signed))
     return first._from_fields(
         value=value,
         scale=first.scale * second.scale,
         zero_point=zero_point,
         bit_width=with_sign_bit(bit_width, *factors),
-        signed=first.signed or second.signed or not known_no_zero_point(second),
+        signed=first.signed or second_signed,
         training=in_step(first, second),
         has_zero_point=has_zero_point(first, second),
     )

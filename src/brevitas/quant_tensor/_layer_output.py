@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brevitas.quant_tensor._accumulator import FN_ACC_BITWIDTH_MAPPING, argument, with_sign_bit
+from brevitas.quant_tensor._accumulator import (
+    FN_ACC_BITWIDTH_MAPPING,
+    TERMS,
+    argument,
+    with_lowest_integer,
+    with_sign_bit,
+)
 from brevitas.quant_tensor._broadcast_fields import is_per_tensor
 from brevitas.quant_tensor._compare import is_close, known_equal
 from brevitas.quant_tensor._int_mixin import is_affine_int, known_no_zero_point
@@ -217,13 +223,16 @@ def layer_output(
     input_bits, weight_bits = quant_input.bit_width, _weight_bit_width(quant_weight)
     shape = quant_weight.value.shape
     bit_width = FN_ACC_BITWIDTH_MAPPING[fn](input_bits, weight_bits, shape, *args, **kwargs)
+    weight_has_sign = quant_weight.signed or not known_no_zero_point(quant_weight)
+    if quant_input.signed and not weight_has_sign:
+        terms = TERMS[fn](shape, *args, **kwargs)
+        bit_width = with_lowest_integer(bit_width, input_bits, weight_bits, terms)
     factors = ((input_bits, quant_input.signed), (weight_bits, quant_weight.signed))
     has_zero_point = not known_no_zero_point(quant_input)
     if not has_zero_point:
         zero_point = scale.new_zeros(1)
     else:
         zero_point = _input_offset(fn, quant_input, quant_weight, args, kwargs)
-    weight_has_sign = quant_weight.signed or not known_no_zero_point(quant_weight)
     output = LayerOutput(
         scale=scale,
         zero_point=zero_point,

@@ -8,19 +8,10 @@ import pytest
 import torch
 
 import brevitas.nn as qnn
-from brevitas.nn.hadamard_classifier import hadamard_matrix
+from brevitas.function.hadamard import hadamard_matrix
 from quant_tensors import make
 
 SIZES = [(8, 4), (5, 7), (3, 3), (1, 1)]
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 20])
-def test_rows_are_orthogonal_signs(size):
-    matrix = hadamard_matrix(size)
-    rows = matrix.shape[0]
-    assert rows >= size and rows < 2 * size
-    assert torch.equal(matrix @ matrix.T, rows * torch.eye(rows))
-    assert bool((matrix.abs() == 1).all())
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -65,15 +56,6 @@ def test_learned_and_fixed_scale():
     assert list(dict(learned.named_parameters())) == ["scale"] and not list(fixed.parameters())
     learned(torch.randn(3, 8)).sum().backward()
     assert learned.scale.grad is not None
-
-
-def test_compiles_and_copies():
-    layer, x = qnn.HadamardClassifier(8, 4), torch.randn(3, 8)
-    expected = layer(x)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for other in (compiled, copy.deepcopy(layer)):
-        assert torch.equal(other(x), expected)
-    torch._dynamo.reset()
 
 
 def test_sizes_are_checked():

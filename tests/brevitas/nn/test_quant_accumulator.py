@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import nn
 
 import brevitas.nn as qnn
 from brevitas.common import QuantLayerConfigurationError
@@ -125,17 +122,3 @@ def test_removed_bits_are_learned_through_bits_and_values():
     saturated = (q > 127).sum().item() - (q < -128).sum().item()
     slope = torch.log(torch.tensor(2.0)).item() * 2**7 * saturated
     assert coefficient.grad.item() == pytest.approx(slope * denominator**-2, rel=1e-4)
-
-
-def test_a_model_with_accumulators_is_one_graph():
-    torch._dynamo.reset()
-    model = nn.Sequential(
-        qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=1),
-        qnn.QuantLinear(8, 4, return_quant_tensor=True),
-        qnn.TruncQuantAccumulator(trunc_quant=RoundTo8bit),
-        qnn.ClampQuantAccumulator(clamp_quant=ClampTo8bit, bit_width=6, return_quant_tensor=False),
-    )
-    x = torch.randn(3, 8)
-    model(x)
-    compiled = torch.compile(copy.deepcopy(model).eval(), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x), model.eval()(x))

@@ -268,17 +268,6 @@ def assert_one_graph(model: nn.Module, x: Tensor, *modes: bool) -> None:
         assert torch.equal(compiled.train(mode)(x), copy.deepcopy(model).train(mode)(x))
 
 
-def test_pools_are_one_graph():
-    pools = (qnn.TruncAvgPool2d(2), qnn.TruncAdaptiveAvgPool2d(1, return_quant_tensor=False))
-    identity = qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=1)
-    model = nn.Sequential(identity, *pools)
-    x = torch.randn(2, 2, 8, 8)
-    model(x)
-    assert_one_graph(model, x, False)
-    program = torch.export.export(model.eval(), (x,))
-    assert torch.equal(program.module()(x), model(x))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("quantizer", [RoundTo8bit, ShiftRoundSaturateTo8bit])
 def test_a_model_is_one_graph(quantizer):

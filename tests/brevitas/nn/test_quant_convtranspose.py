@@ -1,4 +1,4 @@
-"""Quantized transposed convolutions: every argument of the float layer, and `output_size`."""
+"""Quantized transposed convolutions: `output_size`, scales of groups, accumulators."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from torch import nn
 
 import brevitas.nn as qnn
 from brevitas.quant import Int8ActPerTensorFloat, Int16Bias, Uint8ActPerTensorFloat
-from float_twins import assert_computes_the_same
-
-ARGUMENTS = [
-    {},
-    {"groups": 2},
-    {"dilation": 2},
-    {"stride": 2, "padding": 1, "output_padding": 1},
-    {"bias": False, "stride": 3},
-    {"kernel_size": 2, "groups": 4, "out_channels": 8},
-]
 
 
 def pair(dims, **keywords):
@@ -31,30 +21,6 @@ def pair(dims, **keywords):
 def batch(dims, size=5):
     generator = torch.Generator().manual_seed(9)
     return torch.randn(2, 4, *[size] * dims, generator=generator)
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("keywords", ARGUMENTS, ids=str)
-def test_arguments_of_the_float_layer(dims, keywords):
-    layer, twin = pair(dims, **keywords)
-    assert_computes_the_same(layer, twin, batch(dims))
-    assert layer.extra_repr() == twin.extra_repr()
-    x = batch(dims)
-    assert torch.equal(layer(x[:0]), twin(x[:0]))
-    assert torch.equal(layer(x[0]), twin(x[0]))
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("size", [11, 12])
-def test_output_size(dims, size):
-    layer, twin = pair(dims, stride=2)
-    x, output_size = batch(dims), [size] * dims
-    expected = twin(x, output_size=output_size)
-    assert expected.shape[2:] == tuple(output_size)
-    assert torch.equal(layer(x, output_size=output_size), expected)
-    assert torch.equal(layer(x, output_size), expected)
-    # The size holds for one call.
-    assert torch.equal(layer(x), twin(x))
 
 
 def test_impossible_output_size_leaves_no_trace():

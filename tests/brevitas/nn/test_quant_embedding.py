@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -91,23 +89,6 @@ def test_from_pretrained_makes_a_quantized_table():
     layer = qnn.QuantEmbedding.from_pretrained(weight, freeze=False)
     assert isinstance(layer, qnn.QuantEmbedding) and torch.equal(layer.weight, weight)
     assert layer.quant_weight().bit_width == 8
-
-
-def test_compiles_and_copies():
-    layer, _ = pair(return_quant_tensor=True)
-    expected = layer(INDICES)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for other in (compiled, copy.deepcopy(layer)):
-        y = other(INDICES)
-        assert torch.equal(y.value, expected.value) and torch.equal(y.scale, expected.scale)
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_dtype_and_device(dtype):
-    layer = qnn.QuantEmbedding(6, 4, dtype=dtype)
-    assert layer(INDICES).dtype is dtype
-    assert qnn.QuantEmbedding(6, 4, device="meta")(INDICES.to("meta")).is_meta
 
 
 def test_a_misspelled_keyword_is_reported():

@@ -432,8 +432,9 @@ def _long(*names):
 OTHERS = [name for name in QUANTIZED if name != "default"]
 
 
-@pytest.mark.parametrize("name", ["default", *_long(*OTHERS)])
-@pytest.mark.parametrize("kind", ["memory", *_long("self", "all differ")])
+@pytest.mark.long
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("kind", ["memory", "self", "all differ"])
 def test_compiles_as_one_graph(name, kind):
     torch._dynamo.reset()
     layer = trained(name)

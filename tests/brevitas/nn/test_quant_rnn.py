@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 import warnings
 
 import pytest
@@ -21,11 +19,9 @@ from brevitas.quant_tensor import IntQuantTensor
 from recurrent import (
     FLOAT_LSTM,
     FLOAT_RNN,
-    assert_same_run,
     collected,
     flat,
     lstm,
-    run,
     sequence,
 )
 
@@ -63,27 +59,6 @@ def states_for(layer, batch):
 @pytest.mark.parametrize("options", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", ["lstm", "tanh", "relu"])
 class TestFloatLayer:
-    def test_without_quantizers_is_the_float_layer(self, kind, options):
-        layer, twin = twins(kind, **options)
-        x = sequence()
-        ours, theirs = run(layer, x), run(twin, x)
-        named = [name for name in ours if not name.startswith("gradient")]
-        assert_same_run({n: ours[n] for n in named}, {n: theirs[n] for n in named}, **CLOSE)
-
-    def test_gradients_of_weights(self, kind, options):
-        layer, twin = twins(kind, **options)
-        run(layer, sequence()), run(twin, sequence())
-        # A state dict of gradients, loaded like one of weights, has to give ours.
-        gradients = {name: p.grad for name, p in twin.named_parameters()}
-        if options.get("bias", True):
-            # Both biases of the float layer have the gradient of their sum.
-            gradients |= {n: g / 2 for n, g in gradients.items() if n.startswith("bias")}
-        holder = copy.deepcopy(layer)
-        holder.load_state_dict(gradients)
-        expected = dict(holder.named_parameters())
-        for name, parameter in layer.named_parameters():
-            torch.testing.assert_close(parameter.grad, expected[name].detach(), **CLOSE)
-
     def test_initial_states(self, kind, options):
         layer, twin = twins(kind, **options)
         x = sequence()
@@ -93,16 +68,6 @@ class TestFloatLayer:
             torch.testing.assert_close(ours, theirs, **CLOSE)
         if kind == "lstm":
             assert torch.equal(layer(x, *states)[0], layer(x, *given)[0])
-
-    def test_unbatched_and_empty(self, kind, options):
-        layer, twin = twins(kind, **options)
-        x = sequence()[:, 0]
-        for ours, theirs in zip(flat(layer(x)), flat(twin(x)), strict=True):
-            torch.testing.assert_close(ours, theirs, **CLOSE)
-        empty = sequence(batch=0)
-        empty = empty.transpose(0, 1) if options.get("batch_first") else empty
-        for ours, theirs in zip(flat(layer(empty)), flat(twin(empty)), strict=True):
-            assert ours.shape == theirs.shape
 
 
 class TestOptions:
@@ -301,36 +266,6 @@ class TestModule:
         bound = 3**-0.5 / 2**16 * 7 * 4 * 5 * 4
         assert 0 < float(difference.detach().abs().max()) < bound
 
-    @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
-    def test_copies_are_independent(self, how):
-        layer, x = collected(lstm(num_layers=2), sequence()), sequence()
-        duplicate = copy.deepcopy(layer) if how == "deepcopy" else pickle.loads(pickle.dumps(layer))
-        expected = layer.eval()(x)[0]
-        assert torch.equal(expected, duplicate.eval()(x)[0])
-        with torch.no_grad():
-            for parameter in duplicate.parameters():
-                parameter.mul_(3)
-        assert torch.equal(expected, layer(x)[0])
-        assert not torch.equal(expected, duplicate(x)[0])
-
-    def test_safe_round_trip(self):
-        layer, x = lstm(num_layers=2, bidirectional=True), sequence()
-        layer(x)
-        stream = io.BytesIO()
-        torch.save(layer.state_dict(), stream)
-        stream.seek(0)
-        target = lstm(num_layers=2, bidirectional=True)
-        target.load_state_dict(torch.load(stream, weights_only=True))
-        assert torch.equal(layer.eval()(x)[0], target.eval()(x)[0])
-
-    def test_meta_device(self):
-        layer = lstm(device="meta")
-        assert all(p.is_meta for p in layer.parameters())
-        assert layer(sequence().to("meta"))[0].is_meta
-        layer = layer.to_empty(device="cpu")
-        layer.reset_parameters()
-        assert bool(layer(sequence())[0].isfinite().all())
-
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
     def test_dtypes(self, dtype):
         layer = qnn.QuantLSTM(4, 3, dtype=dtype)
@@ -348,14 +283,6 @@ class TestModule:
             output = layer(sequence(dtype=torch.float32))[0]
         output.float().sum().backward()
         assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
-
-    def test_evaluation_is_frozen(self):
-        layer, x = collected(lstm(), sequence()).eval(), sequence()
-        state = {key: value.clone() for key, value in layer.state_dict().items()}
-        first = layer(x)[0]
-        layer(x * 50)
-        assert torch.equal(first, layer(x)[0])
-        assert all(torch.equal(value, state[key]) for key, value in layer.state_dict().items())
 
     def test_seed_gives_weights(self):
         torch.manual_seed(0)
@@ -390,12 +317,3 @@ def test_compiles_to_one_graph(phase):
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for ours, expected in zip(flat(compiled(x)), flat(plain(x)), strict=True):
         assert torch.equal(ours, expected)
-
-
-def test_exports_to_a_program():
-    layer, x = (
-        collected(qnn.QuantLSTM(4, 3), sequence(dtype=torch.float32)).eval(),
-        sequence(dtype=torch.float32),
-    )
-    program = torch.export.export(layer, (x,))
-    assert torch.equal(program.module()(x)[0], layer(x)[0])

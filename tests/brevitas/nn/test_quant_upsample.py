@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,14 +52,6 @@ def test_zero_point_and_scale_per_channel(name):
 
 
 @every_row
-def test_plain_tensors_are_interpolated(name):
-    layer, twin = built(name)
-    layer.return_quant_tensor = False
-    x = torch.randn(2, 3, 4, 4)
-    assert torch.equal(layer(x), twin(x))
-
-
-@every_row
 def test_gradient_is_that_of_the_interpolation(name):
     layer, twin = built(name)
     x, _ = make((2, 3, 4, 4), 0.25, bit_width=6)
@@ -69,17 +59,6 @@ def test_gradient_is_that_of_the_interpolation(name):
     layer(x.set(value=quantized)).value.sum().backward()
     twin(plain).sum().backward()
     torch.testing.assert_close(quantized.grad, plain.grad)
-
-
-@every_row
-def test_compiles_and_copies(name):
-    layer, _ = built(name)
-    x, _ = make((2, 3, 4, 4), 0.25, bit_width=6)
-    expected = layer(x)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for other in (compiled, copy.deepcopy(layer)):
-        assert torch.equal(other(x).value, expected.value)
-    torch._dynamo.reset()
 
 
 def test_overshoot_clamps():

@@ -34,6 +34,19 @@ def test_signed_sums_fit(b1, b2, terms, both_signed):
     assert worst <= 2 ** (bits - 1) - 1
 
 
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5000))
+def test_sums_with_the_lowest_signed_integer_fit(signed, unsigned, terms):
+    pair = torch.tensor(float(signed)), torch.tensor(float(unsigned))
+    counted = module.sum_bit_width(pair, terms)
+    bits = module.with_lowest_integer(counted, *pair, terms)
+    worst = terms * 2 ** (signed - 1) * (2**unsigned - 1)
+    assert worst <= 2 ** (bits.item() - 1)
+    # Not one bit more than is needed by this sum, or by one of unsigned integers.
+    assert bits == counted or worst > 2 ** (bits.item() - 2)
+    learned = module.with_lowest_integer(counted, pair[0].requires_grad_(), pair[1], terms)
+    assert learned == bits
+
+
 def test_learned_bit_widths_agree_and_get_gradients():
     for terms in (1, 3, 9, 100):
         fixed, learned = torch.tensor(5.0), torch.tensor(5.0, requires_grad=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from brevitas.core._state import LearnedValueModule
 from brevitas.core.bit_width._validation import check_bit_width
 from brevitas.core.utils import StatelessBuffer
 from brevitas.function.ops_ste import abs_binary_sign_grad, round_ste, tensor_clamp_ste
@@ -52,8 +53,10 @@ class BitWidthConst(nn.Module):
         return self.bit_width()
 
 
-class BitWidthStatefulConst(nn.Module):
+class BitWidthStatefulConst(LearnedValueModule):
     """A constant number of bits that is saved in and loaded from the state dict.
+
+    A checkpoint without it, such as that of a float model, is loaded as one without learned values.
 
     Args:
         bit_width: Number of bits, at least 1.
@@ -69,6 +72,7 @@ class BitWidthStatefulConst(nn.Module):
         tensor(8.)
     """
 
+    optional_keys = ("bit_width",)
     bit_width: Tensor
 
     def __init__(

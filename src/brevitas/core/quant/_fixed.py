@@ -15,7 +15,7 @@ from brevitas.core.bit_width.const import BitWidthConst
 from brevitas.core.function_wrapper.misc import Identity
 from brevitas.core.quant._fused import bounds, constant_bounds, is_zero, number_of
 from brevitas.core.quant._plan import fake_quant_plan, is_plain
-from brevitas.core.quant._region import recipe_of
+from brevitas.core.quant._recipe import Recipe, recipe_of
 from brevitas.core.quant.int import PrescaledRestrictIntQuant, RescalingIntQuant
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.core.scaling._restriction import ScaleSource
@@ -46,6 +46,8 @@ _WHEN_ALONE = (
     StatsFromParameterZeroPoint,
     ParameterFromStatsFromParameterZeroPoint,
 )
+# Parts that call no other one to read their value.
+_CALLS_NOTHING = (ParameterScaling, ParameterFromRuntimeStatsScaling)
 
 
 class FixedGrid(NamedTuple):
@@ -119,56 +121,52 @@ def fixed_grids(tensor_quants: Sequence[nn.Module | None]) -> list[FixedGrid | N
 
 
 class _Fixed(NamedTuple):
-    """A quantizer whose grid does not depend on its input, and its bit width."""
+    """A quantizer whose grid does not depend on its input."""
 
     tensor_quant: Any
     plan: FakeQuantPlan
     has_zero: bool
-    bit_width: Tensor
+    #: What is known of its parts, where only the magnitude of its scale has to be computed.
+    recipe: Recipe | None = None
 
     def kind(self) -> Hashable:
         """Equal for quantizers whose scales are made by one rule; unique for any other."""
-        parts = self.tensor_quant._modules
-        int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
-        scaling = parts["scaling_impl"]
-        # A compiler fuses them anyway, and would trace how they are told apart.
-        is_simple = type(bit_width_impl) is BitWidthConst and self.has_zero
-        may_share = is_simple and not torch.compiler.is_compiling()
-        recipe = recipe_of(self.tensor_quant) if may_share else None
-        if recipe is None or recipe.restriction is None or recipe.watched.number is None:
+        recipe = self.recipe
+        if recipe is None:
             return id(self.tensor_quant)
-        number = bit_width_impl.number
-        limits = (int_quant.signed, int_quant.narrow_range, number, id(self.plan))
-        where = (self.bit_width.dtype, self.bit_width.device)
-        return type(scaling), recipe.watched.number, *limits, *where
+        constants = recipe.constants()
+        limits = (constants.lower, constants.upper, id(self.plan))
+        where = (constants.bit_width.dtype, constants.bit_width.device)
+        return type(recipe.scaling), recipe.watched.number, *limits, *where
 
-    def grid(self, scale: Tensor | None = None) -> FixedGrid:
-        """Return the grid; its scale is computed where it is not given."""
-        parts, bit_width = self.tensor_quant._modules, self.bit_width
-        nothing, own = bit_width.new_zeros(()), scale
-        if own is None:
-            own = parts["scaling_impl"](nothing, parts["int_scaling_impl"](bit_width))
-        zero_point = parts["zero_point_impl"](nothing, own, bit_width)
-        limits = bounds(parts["int_quant"], parts["msb_clamp_bit_width_impl"], bit_width)
+    def grid(self) -> FixedGrid:
+        """Return the grid, of which every part is called."""
+        parts = self.tensor_quant._modules
+        bit_width_impl = parts["msb_clamp_bit_width_impl"]
+        bit_width = bit_width_impl()
+        nothing = bit_width.new_zeros(())
+        scale = parts["scaling_impl"](nothing, parts["int_scaling_impl"](bit_width))
+        zero_point = parts["zero_point_impl"](nothing, scale, bit_width)
+        limits = bounds(parts["int_quant"], bit_width_impl, bit_width)
         shift = None if self.has_zero else zero_point
-        return FixedGrid(own, zero_point, bit_width, shift, *limits, self.plan)
+        return FixedGrid(scale, zero_point, bit_width, shift, *limits, self.plan)
 
 
 def _together(group: Sequence[_Fixed]) -> list[FixedGrid]:
     """Grids of quantizers of one kind: one computation for all scales."""
-    parts, bit_width = group[0].tensor_quant._modules, group[0].bit_width
-    nothing, restriction = bit_width.new_zeros(()), parts["scaling_impl"].restriction
-    threshold = parts["int_scaling_impl"](bit_width)
-    sources = [fixed.tensor_quant._modules["scaling_impl"].read(nothing) for fixed in group]
-    first = sources[0]
+    recipes = [fixed.recipe for fixed in group if fixed.recipe is not None]
+    constants, restriction = recipes[0].constants(), recipes[0].restriction
+    nothing = constants.bit_width.new_zeros(())
+    sources = [recipe.scaling.read(nothing) for recipe in recipes]
+    first, threshold = sources[0], constants.threshold
     alike = {(source.kind, source.tensor.shape, source.tensor.dtype) for source in sources}
     if len(alike) == 1:
         stacked = torch.stack([source.tensor for source in sources])
         scales = restriction.scale_of(ScaleSource(first.kind, stacked), threshold).unbind(0)
     else:
         scales = [restriction.scale_of(source, threshold) for source in sources]
-    grid = group[0].grid(scales[0])
-    return [grid._replace(scale=scale) for scale in scales]
+    fields = (constants.zero_point, constants.bit_width, None, constants.lower, constants.upper)
+    return [FixedGrid(scale, *fields, group[0].plan) for scale in scales]
 
 
 class GivenScale(NamedTuple):
@@ -212,6 +210,12 @@ def _fixed(tensor_quant: nn.Module | None) -> _Fixed | None:
         return None
     parts: dict[str, Any] = tensor_quant._modules
     int_quant, zero_point_impl = parts["int_quant"], parts["zero_point_impl"]
+    # A compiler would trace how quantizers are told apart.
+    if not torch.compiler.is_compiling():
+        recipe = recipe_of(tensor_quant)
+        plan = recipe.direct_plan()
+        if plan is not None and _ignores_input(recipe.scaling, is_known=True):
+            return _Fixed(tensor_quant, plan, True, recipe)
     if type(int_quant) is not IntQuant or not is_plain(int_quant):
         return None
     plan, has_zero = fake_quant_plan(int_quant), is_zero(zero_point_impl)
@@ -219,10 +223,10 @@ def _fixed(tensor_quant: nn.Module | None) -> _Fixed | None:
         return None
     if not (has_zero or _ignores_input(zero_point_impl)):
         return None
-    bit_width_impl = parts["msb_clamp_bit_width_impl"]
-    if not (_is_plain_inside(bit_width_impl) and _is_plain_inside(parts["int_scaling_impl"])):
+    called = (parts["msb_clamp_bit_width_impl"], parts["int_scaling_impl"])
+    if not all(map(_is_plain_inside, called)):
         return None
-    return _Fixed(tensor_quant, plan, has_zero, bit_width_impl())
+    return _Fixed(tensor_quant, plan, has_zero)
 
 
 def _is_plain_inside(module: nn.Module) -> bool:
@@ -235,8 +239,13 @@ def _is_plain_inside(module: nn.Module) -> bool:
     return True
 
 
-def _ignores_input(part: nn.Module) -> bool:
-    """Whether a scaling or zero point gives the same for every input as long as nobody learns."""
+def _ignores_input(part: nn.Module, is_known: bool = False) -> bool:
+    """Whether a scaling or zero point gives the same for every input as long as nobody learns.
+
+    Args:
+        part: the scaling or zero point.
+        is_known: whether it is watched already, with all that follows what it reads.
+    """
     kind = type(part)
     if kind is RuntimeStatsScaling:
         ignores = not part.training
@@ -244,7 +253,7 @@ def _ignores_input(part: nn.Module) -> bool:
         ignores = not _tracks_one(part)
     else:
         ignores = kind in _NEVER or (kind in _WHILE_COLLECTING and not _looks_at_input(part))
-    return ignores and _is_plain_inside(part)
+    return ignores and ((is_known and kind in _CALLS_NOTHING) or _is_plain_inside(part))
 
 
 def _looks_at_input(part: Any) -> bool:

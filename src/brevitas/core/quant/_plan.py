@@ -33,8 +33,10 @@ __all__ = [
     "ROUNDING",
     "are_plain",
     "fake_quant_plan",
+    "has_global_hooks",
     "is_plain",
     "may_fuse",
+    "plan_without_delay",
     "rounding_mode_of",
     "viewed",
 ]
@@ -84,7 +86,13 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
-def _has_global_hooks() -> bool:
+def has_global_hooks() -> bool:
+    """True where a hook is set for all modules of the process.
+
+    Example:
+        >>> has_global_hooks()
+        False
+    """
     return bool(
         torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
@@ -100,7 +108,7 @@ def are_plain(*modules: nn.Module) -> bool:
         >>> are_plain(nn.ReLU(), nn.Tanh())
         True
     """
-    return not _has_global_hooks() and all(is_plain(module) for module in modules)
+    return not has_global_hooks() and all(is_plain(module) for module in modules)
 
 
 def may_fuse(delay: nn.Module, *parts: nn.Module) -> bool:
@@ -134,12 +142,26 @@ def fake_quant_plan(int_quant: nn.Module) -> FakeQuantPlan | None:
         'ROUND'
     """
     parts: dict[str, Any] = int_quant._modules
-    rounding, clamp = parts["float_to_int_impl"], parts["tensor_clamp_impl"]
-    delay, view = parts["delay_wrapper"], parts["input_view_impl"]
-    plan = _PLANS.get((type(rounding), type(clamp)))
-    if plan is None or type(view) not in _VIEWS:
-        return None
-    return plan if may_fuse(delay, rounding, clamp, view) else None
+    plan = plan_without_delay(int_quant)
+    others = (parts["float_to_int_impl"], parts["tensor_clamp_impl"], parts["input_view_impl"])
+    return plan if plan is not None and may_fuse(parts["delay_wrapper"], *others) else None
+
+
+def plan_without_delay(int_quant: nn.Module) -> FakeQuantPlan | None:
+    """Return the fused plan of an ``IntQuant`` by the classes of its parts alone, or None.
+
+    Args:
+        int_quant: a module with the parts of ``brevitas.core.quant.IntQuant``.
+
+    Example:
+        >>> from brevitas.core.quant.int_base import IntQuant
+        >>> plan_without_delay(IntQuant(narrow_range=False, signed=True)).rounding
+        'ROUND'
+    """
+    parts: dict[str, Any] = int_quant._modules
+    plan = _PLANS.get((type(parts["float_to_int_impl"]), type(parts["tensor_clamp_impl"])))
+    is_ours = type(parts["input_view_impl"]) in _VIEWS
+    return plan if is_ours and type(parts["delay_wrapper"]) is DelayWrapper else None
 
 
 def viewed(int_quant: nn.Module, x: Tensor) -> Tensor:

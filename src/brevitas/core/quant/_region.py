@@ -20,123 +20,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas.core.function_wrapper.misc import Identity, LogTwo, PowerOfTwo
-from brevitas.core.function_wrapper.shape import OverOutputChannelView, OverTensorView
-from brevitas.core.quant._fused import is_zero, quantize_program
+from brevitas.core.quant._fused import quantize_program
 from brevitas.core.quant._plan import viewed
-from brevitas.core.quant._watch import Watched
+from brevitas.core.quant._recipe import Recipe, recipe_of
 from brevitas.core.scaling._restriction import ScaleSource, SourceKind
-from brevitas.core.scaling.runtime import (
-    RuntimeDynamicGroupStatsScaling,
-    RuntimeStatsScaling,
-    StatsFromParameterScaling,
-)
-from brevitas.core.scaling.standalone import (
-    ConstScaling,
-    ParameterFromRuntimeStatsScaling,
-    ParameterFromStatsFromParameterScaling,
-    ParameterScaling,
-)
-from brevitas.core.stats._absmax import AbsMax, abs_max
-from brevitas.core.zero_point import (
-    ParameterFromRuntimeZeroPoint,
-    ParameterFromStatsFromParameterZeroPoint,
-    ParameterZeroPoint,
-    RuntimeDynamicGroupZeroPoint,
-    StatsFromParameterZeroPoint,
-)
+from brevitas.core.stats._absmax import abs_max
 from brevitas.ops.fake_quant import FakeQuantPlan
 from brevitas.ops.layout import layout_of
 from brevitas.ops.region import Region
 
-__all__ = ["quantize_in_region", "recipe_of"]
+__all__ = ["quantize_in_region"]
 
 RegionOutput = tuple[Tensor | None, Tensor, Tensor, Tensor]
 
-# Parts that tell apart what they read from what follows from it.
-_SCALINGS = frozenset(
-    {
-        ConstScaling,
-        ParameterFromRuntimeStatsScaling,
-        ParameterFromStatsFromParameterScaling,
-        ParameterScaling,
-        RuntimeDynamicGroupStatsScaling,
-        RuntimeStatsScaling,
-        StatsFromParameterScaling,
-    }
-)
-_ZERO_POINTS = frozenset(
-    {
-        ParameterFromRuntimeZeroPoint,
-        ParameterFromStatsFromParameterZeroPoint,
-        ParameterZeroPoint,
-        RuntimeDynamicGroupZeroPoint,
-        StatsFromParameterZeroPoint,
-    }
-)
-# Compilers round powers and logarithms otherwise than PyTorch; such scales are computed before.
-_INEXACT = (LogTwo, PowerOfTwo)
-# Views over which the largest magnitude is that of a layout's channels -> layout.
-_LAYOUT_OF_VIEW = {OverTensorView: "flat", OverOutputChannelView: "rows"}
 
+def _program(recipe: Recipe, plan: FakeQuantPlan, signed: bool, narrow: bool, kind: Any) -> Any:
+    """The region's program over copies of the parts, which nobody can hook or change."""
+    parts = (recipe.int_scaling, recipe.restriction, recipe.shift)
+    int_scaling, restriction, shift = copy.deepcopy(parts)
+    quantize = quantize_program(plan, signed, narrow)
 
-class _Recipe:
-    """How one quantizer runs in a region, as long as its parts stay what they are."""
+    def program(
+        x: Tensor, source: Tensor | None, offset: Tensor | None, bit_width: Tensor
+    ) -> tuple[Tensor, ...]:
+        read = _statistic_of(x) if source is None else ScaleSource(kind, source)
+        scale = restriction.scale_of(read, int_scaling(bit_width))
+        if offset is None:
+            return *quantize(x, scale, None, bit_width), scale
+        zero_point = shift(offset, scale, bit_width)
+        return *quantize(x, scale, zero_point, bit_width), scale, zero_point
 
-    def __init__(self, parts: dict[str, Any]) -> None:
-        self.scaling: Any = parts["scaling_impl"]
-        self.zero_point: Any = parts["zero_point_impl"]
-        self.int_scaling = parts["int_scaling_impl"]
-        splits = type(self.scaling) in _SCALINGS
-        self.restriction: Any = self.scaling.restriction if splits else None
-        #: Whether compiled code computes the scale bit by bit as eager code does.
-        self.is_exact = splits and not any(
-            isinstance(part, _INEXACT) for part in self.restriction.modules()
-        )
-        self.shift = _shift_of(self.zero_point)
-        statistic = _largest_magnitude_parts(self.scaling)
-        #: Layout in which the statistic is the largest magnitude of the input, None for another.
-        self.largest_in = _LAYOUT_OF_VIEW[type(statistic[0])] if statistic else None
-        baked = [self.int_scaling, self.restriction, self.shift, *statistic[:2]]
-        read = [self.scaling, self.zero_point, *statistic[2:]]
-        self.watched = Watched([part for part in baked if part is not None], read)
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether the parts as they are can be baked into a region."""
-        has_zero_point = self.shift is not None or is_zero(self.zero_point)
-        return self.is_exact and has_zero_point and self.watched.key is not None
-
-    def scale_shape(self, x: Tensor) -> torch.Size | None:
-        """Shape of the scale where the region finds the statistic itself, None elsewhere."""
-        if self.largest_in is None or len(self.scaling.parameter_list_stats._tracked[0]) != 1:
-            return None
-        shape = torch.Size(self.scaling.parameter_list_stats.stats.stats_output_shape)
-        layout = layout_of(x, shape)
-        return shape if layout is not None and layout.kind == self.largest_in else None
-
-    def program(self, plan: FakeQuantPlan, signed: bool, narrow: bool, kind: Any) -> Any:
-        """The region's program over copies of the parts, which nobody can hook or change."""
-        parts = (self.int_scaling, self.restriction, self.shift)
-        int_scaling, restriction, shift = copy.deepcopy(parts)
-        quantize = quantize_program(plan, signed, narrow)
-
-        def program(
-            x: Tensor, source: Tensor | None, offset: Tensor | None, bit_width: Tensor
-        ) -> tuple[Tensor, ...]:
-            read = _statistic_of(x) if source is None else ScaleSource(kind, source)
-            scale = restriction.scale_of(read, int_scaling(bit_width))
-            if offset is None:
-                return *quantize(x, scale, None, bit_width), scale
-            zero_point = shift(offset, scale, bit_width)
-            return *quantize(x, scale, zero_point, bit_width), scale, zero_point
-
-        return program
-
-
-def _shift_of(zero_point: Any) -> Any:
-    """The part that turns a real offset into an integer, None where there is no offset."""
-    return zero_point.scale_shift_zero_point if type(zero_point) in _ZERO_POINTS else None
+    return program
 
 
 def _statistic_of(x: Tensor) -> ScaleSource:
@@ -145,42 +59,11 @@ def _statistic_of(x: Tensor) -> ScaleSource:
     return ScaleSource(SourceKind.STATISTIC, largest)
 
 
-def _largest_magnitude_parts(scaling: Any) -> list[nn.Module]:
-    """View and statistic first, then the modules around them; empty for another statistic."""
-    if type(scaling) is not StatsFromParameterScaling:
-        return []
-    tracked = scaling.parameter_list_stats
-    view, statistic = tracked.view_shape_impl, tracked.stats.stats_impl
-    per_channel = type(view) is OverOutputChannelView and type(view.permute_impl) is Identity
-    if not (per_channel or type(view) is OverTensorView) or type(statistic) is not AbsMax:
-        return []
-    reduces = 1 if per_channel else None
-    fits = statistic.stats_reduce_dim == reduces and not statistic.keepdim
-    if not fits or type(tracked.affine_rescaling) is not Identity:
-        return []
-    return [view, statistic, tracked, tracked.stats, tracked.affine_rescaling]
-
-
 _REGIONS: dict[Hashable, Region] = {}
 
 
-def recipe_of(tensor_quant: Any) -> _Recipe:
-    """What is known of the parts of a ``RescalingIntQuant``, as they are now."""
-    recipe = tensor_quant.region_recipe
-    parts: dict[str, Any] = tensor_quant._modules
-    if (
-        recipe is None
-        or recipe.scaling is not parts["scaling_impl"]
-        or recipe.zero_point is not parts["zero_point_impl"]
-        or recipe.int_scaling is not parts["int_scaling_impl"]
-        or not recipe.watched.is_current()
-    ):
-        recipe = tensor_quant.region_recipe = _Recipe(parts)
-    return recipe
-
-
 def quantize_in_region(
-    tensor_quant: nn.Module, x: Tensor, plan: FakeQuantPlan
+    tensor_quant: nn.Module, x: Tensor, plan: FakeQuantPlan, source: ScaleSource | None = None
 ) -> RegionOutput | None:
     """Return ``(value, scale, zero_point, bit_width)`` of ``x``, computed by compiled kernels.
 
@@ -188,6 +71,7 @@ def quantize_in_region(
         tensor_quant: a ``RescalingIntQuant``.
         x: a tensor on which a region can run.
         plan: how its integer part rounds and clamps.
+        source: what the scale is made of, where the scaling part does not have to be asked.
 
     Returns:
         The outputs, with None for the value where no kernel serves these shapes; None, before
@@ -198,10 +82,11 @@ def quantize_in_region(
         return None
     parts: dict[str, Any] = tensor_quant._modules
     bit_width = parts["msb_clamp_bit_width_impl"]()
-    shape, source = recipe.scale_shape(x), None
-    if shape is None:
+    found_inside = recipe.scale_shape(x) if source is None else None
+    if found_inside is None and source is None:
         source = recipe.scaling.read(x)
-        shape = source.tensor.shape
+    shape = found_inside if source is None else source.tensor.shape
+    assert shape is not None
     shift = recipe.shift
     offset = None if shift is None else recipe.zero_point.read(x)
     int_quant = parts["int_quant"]
@@ -219,7 +104,7 @@ def quantize_in_region(
 
 
 def _run(
-    recipe: _Recipe,
+    recipe: Recipe,
     int_quant: Any,
     plan: FakeQuantPlan,
     x: Tensor,
@@ -238,5 +123,5 @@ def _run(
     arguments = (plan, int_quant.signed, int_quant.narrow_range, kind)
     key = (recipe.watched.key, arguments)
     if key not in _REGIONS:
-        _REGIONS[key] = Region(recipe.program(*arguments))
+        _REGIONS[key] = Region(_program(recipe, *arguments))
     return _REGIONS[key](layout, shapes, x, tensor, offset, bit_width)

@@ -1,8 +1,8 @@
-"""Parts of a quantizer that hold no tensors: what they are now, as a key. Layer: core (L3).
+"""Parts of a quantizer as they were when they were looked at. Layer: core (L3).
 
-A compiled region bakes such parts in (a restriction, a clamp, a rounding). Their key names their
-classes and constants, so that quantizers with equal keys share kernels, and so that a part that
-was replaced, hooked or given another constant gets kernels of its own, or none.
+A fused operation and a compiled region stand for parts (a restriction, a clamp, a rounding). Their
+key names their classes and constants, so that quantizers with equal keys share kernels, and so
+that a part that was replaced, hooked or given another constant gets kernels of its own, or none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from brevitas.core.quant._plan import is_plain
 __all__ = ["Watched"]
 
 _STATE_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_TENSORS = ("_parameters", "_buffers")
 _CONSTANTS = (bool, int, float, str, torch.dtype, Enum, type(None))
 
 
@@ -28,8 +30,11 @@ _NUMBERS: dict[Hashable, int] = {}
 class Watched:
     """Modules as they were when they were looked at.
 
+    To ask whether they still are costs a few comparisons of tuples: at each call, the memory that
+    changes would show in (dictionaries of hooks, children and attributes) is known already.
+
     Args:
-        baked: modules that a region bakes in, with everything below them.
+        baked: modules whose class, constants and children count, with everything below them.
         read: modules around them that are read or called as they are; only their class, hooks
             and children count.
 
@@ -40,26 +45,41 @@ class Watched:
     Example:
         >>> from brevitas.core.scaling import IntScaling
         >>> first, second = (Watched([IntScaling(False, signed=True)]) for _ in range(2))
-        >>> first.key == second.key
-        True
+        >>> first.key == second.key, first.is_current()
+        (True, True)
     """
 
     def __init__(self, baked: Iterable[nn.Module], read: Iterable[nn.Module] = ()) -> None:
-        inside = [_Entry(module) for root in baked for module in _walk(root)]
-        around = [_Entry(module, with_constants=False) for module in read]
-        self._entries = [*inside, *around]
-        keys = [entry.key() for entry in inside]
-        usable = None not in keys and all(entry.plain for entry in around)
-        self.key: Hashable = tuple(keys) if usable else None
+        inside = [module for root in baked for module in _walk(root)]
+        self._modules = (*inside, *read)
+        is_plain_now = all(is_plain(module) for module in self._modules)
+        keys = tuple(_key(module) for module in inside)
+        self.key: Hashable = keys if is_plain_now and None not in keys else None
         #: A number that stands for the key and is faster to compare.
-        self.number = _NUMBERS.setdefault(self.key, len(_NUMBERS)) if usable else None
+        self.number = None if self.key is None else _NUMBERS.setdefault(self.key, len(_NUMBERS))
+        states = [module.__dict__ for module in self._modules]
+        self._classes = tuple(map(type, self._modules))
+        self._hooks = tuple(state[name] for state in states for name in _HOOKS)
+        self._has_hooks = any(self._hooks)
+        self._children = tuple(state["_modules"] for state in states)
+        self._children_then = tuple(map(dict, self._children))
+        tensors = (module.__dict__[name] for module in inside for name in _TENSORS)
+        self._counted: tuple[dict[str, Any], ...] = (*states, *tensors)
+        self._counts = self._count()
+        constants = [(m.__dict__, name) for m in inside for name in _names_of_constants(m)]
+        self._constants = [(state, name, state[name]) for state, name in constants]
+
+    def _count(self) -> tuple[int, ...]:
+        # How many attributes there are: one that is added may hide a method.
+        return tuple(map(len, self._counted))
 
     def is_current(self) -> bool:
         """True while no module was replaced, hooked or changed."""
-        for entry in self._entries:
-            if not entry.is_current():
-                return False
-        return True
+        if any(self._hooks) is not self._has_hooks or self._children != self._children_then:
+            return False
+        if tuple(map(type, self._modules)) != self._classes or self._count() != self._counts:
+            return False
+        return all(_same(state.get(name), value) for state, name, value in self._constants)
 
 
 def _walk(module: nn.Module) -> Iterator[nn.Module]:
@@ -69,57 +89,21 @@ def _walk(module: nn.Module) -> Iterator[nn.Module]:
             yield from _walk(child)
 
 
-class _Entry:
-    """One module: its class, children, constants, and whether it is plain."""
+def _names_of_constants(module: nn.Module) -> list[str]:
+    return [name for name in module.__dict__ if name not in _STATE_OF_EVERY_MODULE]
 
-    __slots__ = ("children", "constants", "kind", "module", "names", "plain")
 
-    def __init__(self, module: nn.Module, with_constants: bool = True) -> None:
-        self.module = module
-        self.kind = type(module)
-        self.plain = is_plain(module)
-        self.children = tuple(module._modules.values())
-        self.constants = {
-            name: value
-            for name, value in module.__dict__.items()
-            if with_constants and name not in _STATE_OF_EVERY_MODULE
-        }
-        #: How many attributes it has; None where attributes do not count.
-        self.names = self._count() if with_constants else None
-
-    def _count(self) -> int:
-        state = self.module.__dict__
-        return len(state) + len(state["_parameters"]) + len(state["_buffers"])
-
-    def key(self) -> Hashable:
-        module = self.module
-        is_ours = self.kind.__module__.startswith("brevitas.")
-        tensors = (*module._parameters.values(), *module._buffers.values())
-        holds_tensors = any(tensor is not None for tensor in tensors)
-        if not (is_ours and self.plain) or holds_tensors:
-            return None
-        if not all(isinstance(value, _CONSTANTS) for value in self.constants.values()):
-            return None
-        children = tuple((name, type(child)) for name, child in module._modules.items())
-        return self.kind, tuple(sorted(self.constants.items())), children
-
-    def is_current(self) -> bool:
-        # Asked at every call of a quantizer: loops are written out.
-        module = self.module
-        state = module.__dict__
-        if type(module) is not self.kind or is_plain(module) is not self.plain:
-            return False
-        if tuple(state["_modules"].values()) != self.children:
-            return False
-        if self.names is None:
-            return True
-        if len(state) + len(state["_parameters"]) + len(state["_buffers"]) != self.names:
-            return False
-        for name, value in self.constants.items():
-            now = state.get(name)
-            if now is not value and not _same(now, value):
-                return False
-        return True
+def _key(module: nn.Module) -> Hashable:
+    """Class, constants and classes of children; None where they do not say what it computes."""
+    kind = type(module)
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    if not kind.__module__.startswith("brevitas.") or any(t is not None for t in tensors):
+        return None
+    constants = {name: module.__dict__[name] for name in _names_of_constants(module)}
+    if not all(isinstance(value, _CONSTANTS) for value in constants.values()):
+        return None
+    children = tuple((name, type(child)) for name, child in module._modules.items())
+    return kind, tuple(sorted(constants.items())), children
 
 
 def _same(now: Any, before: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevitas.core._phase import PhasedModule, RecentBatches
+from brevitas.core._phase import PhasedModule, RecentBatches, sample_of
 from brevitas.core._state import PROGRESS, save_progress
 from brevitas.core._trial import on_trial
 
@@ -35,7 +35,6 @@ class _DelayQuant(PhasedModule):
 
     def advance(self, average: Tensor, statistic: Tensor) -> None:
         """Count one training step."""
-        self._recent.remember(statistic)
         self.quant_delay_steps -= 1
         self.delaying = self.quant_delay_steps > 0
 
@@ -43,14 +42,16 @@ class _DelayQuant(PhasedModule):
         if on_trial() or not (self.delaying or self._was_delayed(x)):
             return y
         if self.training:
-            self.take_step(self._written, _fingerprint(x))
+            if self.delaying:
+                self._recent.remember(sample_of(x))
+            self.take_step(self._written, self._written)
         return x
 
     def _was_delayed(self, x: Tensor) -> bool:
         """True for the recomputation of a forward that was delayed shortly before the end."""
         if torch.compiler.is_compiling():
             return False
-        return self._recent.recognises(lambda: _fingerprint(x))
+        return self._recent.recognises(lambda: sample_of(x))
 
     @property
     def may_delay(self) -> bool:
@@ -73,10 +74,6 @@ class _DelayQuant(PhasedModule):
             self._recent.clear()
             self.quant_delay_steps = local_metadata[PROGRESS]["step"]
             self.delaying = self.quant_delay_steps > 0
-
-
-def _fingerprint(x: Tensor) -> Tensor:
-    return x.detach().sum(dtype=torch.float32)
 
 
 class DelayWrapper(nn.Module):
@@ -112,12 +109,17 @@ class DelayWrapper(nn.Module):
         return delay_impl.delaying if type(delay_impl) is _DelayQuant else self.may_delay
 
     @property
+    def ever_delays(self) -> bool:
+        """False where there never was a delay."""
+        return type(self.delay_impl) is not _NoDelay
+
+    @property
     def may_delay(self) -> bool:
         """True while ``forward`` has to be asked which value to take."""
         delay_impl = self.delay_impl
         if type(delay_impl) is _DelayQuant:
             return delay_impl.may_delay
-        return type(delay_impl) is not _NoDelay
+        return self.ever_delays
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``x`` during the delay, ``y`` afterwards; both of one shape."""

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from brevitas import config
 from brevitas.core.bit_width.const import BitWidthConst
+from brevitas.core.quant._direct import (
+    quantize_directly,
+    source_before_rectified,
+    value_on_scale,
+)
 from brevitas.core.quant._fused import (
     bounds,
     constant_bounds,
@@ -18,10 +23,13 @@ from brevitas.core.quant._fused import (
 )
 from brevitas.core.quant._parts import check_parts
 from brevitas.core.quant._plan import fake_quant_plan, is_plain, viewed
+from brevitas.core.quant._recipe import Recipe, recipe_of
 from brevitas.core.quant._region import quantize_in_region
 from brevitas.core.quant._trunc import TruncIntQuant
 from brevitas.core.quant.int_base import DecoupledIntQuant, IntQuant
+from brevitas.core.scaling._restriction import ScaleSource
 from brevitas.core.utils import StatelessBuffer
+from brevitas.ops._elementwise import is_plain_eager
 from brevitas.ops.fake_quant import FakeQuantPlan, fake_quant
 from brevitas.ops.region import can_run_region
 
@@ -134,19 +142,50 @@ class RescalingIntQuant(nn.Module):
         self.zero_point_impl = zero_point_impl
         # The attribute's name is a checkpoint key and older than the part's.
         self.msb_clamp_bit_width_impl = bit_width_impl
-        #: How the parts run in a region, kept by `quantize_in_region`; copies find their own.
-        self.region_recipe: Any = None
+        #: How the parts run, kept by `recipe_of`; copies find their own.
+        self.recipe: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "region_recipe": None}
+        return {**self.__dict__, "recipe": None}
 
     @property
     def is_fused(self) -> bool:
         """True where the parts, as they are now, run as one operation."""
         return _plan_of(self.int_quant) is not None
 
+    def quantize_rectified(self, x: Tensor) -> QuantOutput | None:
+        """Return the outputs for ``max(x, 0)``, with one look at ``x``; None where that needs two.
+
+        It does where the scale depends on ``max(x, 0)``, or where the integers start below zero.
+        """
+        if not is_plain_eager(x):
+            return None
+        recipe = recipe_of(self)
+        plan = recipe.direct_plan(rectifies=True)
+        source = None if plan is None else source_before_rectified(recipe.scaling, x)
+        if plan is None or source is None:
+            return None
+        return self._quantize(x, recipe, plan, source)
+
+    def _quantize(
+        self, x: Tensor, recipe: Recipe, plan: FakeQuantPlan, source: ScaleSource | None = None
+    ) -> QuantOutput:
+        """Quantize without calling the parts, compiled where asked for."""
+        if config.JIT_ENABLED and can_run_region(x):
+            outputs = quantize_in_region(self, x, plan, source)
+            if outputs is not None:
+                value, scale, zero_point, bit_width = outputs
+                value = value_on_scale(recipe, x, scale, plan) if value is None else value
+                return value, scale, zero_point, bit_width
+        return quantize_directly(recipe, x, plan, source)
+
     def forward(self, x: Tensor) -> QuantOutput:
         """Return ``(value, scale, zero_point, bit_width)`` of ``x``."""
+        if is_plain_eager(x):
+            recipe = recipe_of(self)
+            plan = recipe.direct_plan()
+            if plan is not None:
+                return self._quantize(x, recipe, plan)
         parts: dict[str, Any] = self._modules
         int_quant, bit_width_impl = parts["int_quant"], parts["msb_clamp_bit_width_impl"]
         zero_point_impl = parts["zero_point_impl"]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from brevitas.core._phase import PhasedModule, RecentBatches
+from brevitas.core._phase import PhasedModule, RecentBatches, sample_of
 from brevitas.core._state import PROGRESS, LearnedValueModule, save_progress
 from brevitas.core._trial import on_trial
 
@@ -26,7 +26,7 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
 
     A forward inside a backward pass (recomputation of a checkpoint) neither advances nor ends
     the phase. It belongs to the phase in which its batch was first seen: in the step that ends
-    the phase, a batch is recognised by its statistic.
+    the phase, a batch is recognised by a sample of its values.
 
     The averages of all ranks are averaged when the phase ends inside a forward of
     ``DistributedDataParallel``, or among the ``statistics_groups`` of a sharded model.
@@ -90,10 +90,12 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         """
         if on_trial():
             return self._statistic(x) if self.collecting else None
-        if not (self.collecting or self._was_collected(x)):
+        if not (self.collecting or self.was_collected(lambda: sample_of(x))):
             return None
         statistic = self._statistic(x)
-        self.take_step(self.average, self._recorded(statistic))
+        if self.collecting:
+            self._recent.remember(sample_of(x))
+        self.take_step(self.average, statistic.detach().to(self.average.dtype))
         # A sum over nothing: zero with gradient zero, whatever memory ``to_empty`` left in value.
         return statistic + self.value.expand(0, *self.value.shape).sum(0)
 
@@ -104,18 +106,17 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
             return self.collecting
         return self.collecting or len(self._recent) > 0
 
-    def _was_collected(self, x: Tensor) -> bool:
-        """True for the recomputation of a batch that was collected shortly before the end."""
-        if torch.compiler.is_compiling() or x.numel() == 0:
-            return False
-        return self._recent.recognises(lambda: self._recorded(self._statistic(x)))
+    def was_collected(self, sample: Callable[[], Tensor]) -> bool:
+        """True for the recomputation of a batch that was collected shortly before the end.
+
+        Args:
+            sample: takes the sample of the batch at hand, where it is asked for.
+        """
+        return not torch.compiler.is_compiling() and self._recent.recognises(sample)
 
     def _statistic(self, x: Tensor) -> Tensor:
         statistic = self.compute_statistic(x).reshape(self.value.shape)
         return statistic.to(torch.promote_types(statistic.dtype, torch.float32))
-
-    def _recorded(self, statistic: Tensor) -> Tensor:
-        return statistic.detach().to(self.average.dtype)
 
     @torch.no_grad()
     def advance(self, average: Tensor, statistic: Tensor) -> None:
@@ -128,7 +129,6 @@ class CollectedParameter(LearnedValueModule, PhasedModule):
         else:
             average.mul_(1.0 - self.momentum).add_(statistic, alpha=self.momentum)
         self.has_statistics = True
-        self._recent.remember(statistic)
         if self.counter >= self.collect_stats_steps:
             self._finish(average, self._reducing_groups())
 

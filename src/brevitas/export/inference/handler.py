@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
+from brevitas import config
+from brevitas.core.quant._fused import quantize_program, value_in_region
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.export.common.handler.base import BaseHandler
 from brevitas.export.common.quantizer import quantizer_of
 from brevitas.function.ops import max_int, min_int
 from brevitas.ops.fake_quant import ROUNDING_MODES, FakeQuantPlan, fake_quant, to_integer
+from brevitas.ops.region import Program, can_run_region
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import (
     ActQuantProxyFromInjector,
@@ -59,6 +62,7 @@ class IntInferenceHandler(InferenceHandler):
         self.lower = float(min_int(signed, narrow, float(self.bit_width)))
         self.upper = float(max_int(signed, narrow, float(self.bit_width)))
         self.has_offset = bool(self.zero_point.any())
+        self.program_key = (self.plan, signed, narrow)
 
     @property
     def offset(self) -> Tensor | None:
@@ -74,9 +78,17 @@ class IntInferenceHandler(InferenceHandler):
         return (x - self.zero_point) * self.scale
 
     def forward(self, x: Tensor, *unused: Any) -> tuple[Tensor, ...]:
-        """Quantize and dequantize."""
-        value = fake_quant(x, self.scale, self.offset, self.lower, self.upper, self.plan)
+        """Quantize and dequantize, under ``BREVITAS_JIT=1`` by a compiled kernel."""
+        value = None
+        if config.JIT_ENABLED and can_run_region(x):
+            parameters = (self.scale, self.offset, self.bit_width)
+            value = value_in_region(self.program_key, self._program, x, *parameters)
+        if value is None:
+            value = fake_quant(x, self.scale, self.offset, self.lower, self.upper, self.plan)
         return value, self.scale, self.zero_point, self.bit_width
+
+    def _program(self) -> Program:
+        return quantize_program(*self.program_key)
 
 
 class IntWeightInferenceHandler(IntInferenceHandler):

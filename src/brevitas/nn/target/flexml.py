@@ -106,8 +106,8 @@ class FlexMLQuantAvgPool2d(QuantLayerMixin, nn.AvgPool2d):
         nn.AvgPool2d.__init__(self, kernel_size, stride, padding, ceil_mode)
         QuantLayerMixin.__init__(self, return_quant_tensor)
         elements = prod(spread(kernel_size, 2))
-        reciprocal = torch.tensor(1 / elements)
-        quantized, scale, *_ = div_quant.tensor_quant(reciprocal)
+        with torch.device("cpu"):  # these are numbers, wherever the layer is built
+            quantized, scale, *_ = div_quant.tensor_quant(torch.tensor(1 / elements))
         self.quantized_div_scale = float(scale)
         self.quantized_div_int_value = round(float(quantized / scale))
         #: What the quantized reciprocal is off by, as a factor.

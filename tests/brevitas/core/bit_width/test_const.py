@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from brevitas import config
 from brevitas.core.bit_width import (
     BitWidthConst,
     BitWidthStatefulConst,
@@ -40,6 +41,15 @@ def test_only_the_stateful_one_has_a_key() -> None:
     stateful = BitWidthStatefulConst(8)
     stateful.load_state_dict({"bit_width": torch.tensor(4.0)})
     assert list(stateful.state_dict()) == ["bit_width"] and stateful().item() == 4.0
+
+
+def test_a_float_checkpoint_leaves_the_stateful_one_as_it_is() -> None:
+    stateful = BitWidthStatefulConst(8)
+    with config.overrides(IGNORE_MISSING_KEYS=True):
+        stateful.load_state_dict({})
+    assert stateful().item() == 8.0
+    with pytest.raises(RuntimeError, match="IGNORE_MISSING_KEYS"):
+        stateful.load_state_dict({})
 
 
 def test_constant_built_on_meta_has_its_value_afterwards() -> None:

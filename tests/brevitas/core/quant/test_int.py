@@ -17,11 +17,13 @@ from brevitas.core.quant import (
     PrescaledRestrictIntQuant,
     PrescaledRestrictIntQuantWithInputBitWidth,
     RescalingIntQuant,
+    _direct,
 )
 from brevitas.core.quant import int as int_module
 from brevitas.core.scaling import ConstScaling, IntScaling, ParameterScaling
 from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ParameterZeroPoint, ZeroZeroPoint
+from brevitas.ops.fake_quant import fake_quant
 
 Change = Callable[[nn.Module], None]
 
@@ -45,13 +47,13 @@ def _prescaled() -> PrescaledRestrictIntQuant:
 def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grow by one at each call of the fused operation."""
     calls: list[int] = []
-    original = int_module.fake_quant
 
     def counted(*arguments: object) -> Tensor:
         calls.append(1)
-        return original(*arguments)
+        return fake_quant(*arguments)
 
-    monkeypatch.setattr(int_module, "fake_quant", counted)
+    for module in (int_module, _direct):
+        monkeypatch.setattr(module, "fake_quant", counted)
     return calls
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brevitas import config
+from brevitas.export.inference import handler as handler_module
 from brevitas.export.inference.handler import IntInferenceHandler, is_handled
 from brevitas.nn import QuantIdentity, QuantLinear
+from brevitas.ops.region import compiler_works
 from brevitas.quant import Int8ActPerTensorFloat, ShiftedUint8ActPerTensorFloat
 
 
@@ -28,6 +31,18 @@ def test_activation(act_quant: type, dtype: torch.dtype) -> None:
         4.0,
     ]
     assert torch.equal(handler.dequantize(handler.quantize(x)).to(dtype), value)
+
+
+@pytest.mark.skipif(not compiler_works(), reason="no C++ compiler")
+def test_an_activation_is_compiled_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = QuantIdentity(), torch.randn(64)
+    layer(x)
+    handler = IntInferenceHandler()
+    handler.prepare_for_export(layer.eval().act_quant)
+    expected = handler(x)[0]
+    monkeypatch.setattr(handler_module, "fake_quant", None)
+    with config.overrides(JIT_ENABLED=True):
+        assert torch.equal(handler(x)[0], expected)
 
 
 def test_nothing_enters_checkpoints() -> None:
