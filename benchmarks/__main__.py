@@ -103,7 +103,15 @@ def merged(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     old = json.loads(path.read_text())
     if old["machine"] != about["machine"]:
         raise ValueError(f"{path}: taken on {old['machine']}; expected {about['machine']}.")
-    return {**about, **{key: {**old[key], **about[key]} for key in ("peers", "figures")}}
+    figures_now = {
+        name: {**row, "peers": {**old["figures"].get(name, row)["peers"], **row["peers"]}}
+        for name, row in about["figures"].items()
+    }
+    return {
+        **about,
+        "peers": {**old["peers"], **about["peers"]},
+        "figures": {**old["figures"], **figures_now},
+    }
 
 
 def arguments() -> argparse.Namespace:

@@ -62,3 +62,15 @@ def test_a_file_keeps_the_figures_of_other_rows(tmp_path):
 def test_the_machine_is_described():
     about = machine()
     assert about["processor"] == processor() != "" and about["clock"] == "process_time"
+
+
+def test_what_was_measured_of_another_library_stays(tmp_path):
+    path, (row, *_) = tmp_path / "figures.json", rows()
+    about = {
+        "machine": machine(),
+        "peers": {},
+        "figures": as_data([Result(row, TIME, {"a": TIME})]),
+    }
+    path.write_text(json.dumps(about))
+    now = {**about, "figures": as_data([Result(row, TIME, {"b": TIME})])}
+    assert merged(path, now)["figures"][row.name]["peers"].keys() == {"a", "b"}
